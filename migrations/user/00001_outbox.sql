@@ -1,0 +1,22 @@
+-- +goose Up
+-- Append-only: rows are never updated, and dropped by the partition. The table
+-- has no index, since nothing reads it by key: the relay reads the write-ahead
+-- log. The default partition takes every row for which no partition was made.
+create table outbox (
+    id                uuid        not null,
+    topic             text        not null,
+    aggregate_type    text        not null,
+    aggregate_id      text        not null,
+    aggregate_version bigint,
+    type              text        not null,
+    payload           bytea       not null,
+    headers           jsonb,
+    created_at        timestamptz not null default now()
+) partition by range (created_at);
+
+create table outbox_default partition of outbox default;
+
+comment on table outbox is 'Events to be published to Kafka, written in the transaction that caused them.';
+
+-- +goose Down
+drop table outbox;
