@@ -1,0 +1,220 @@
+package devstack
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// KafkaOptions describe a private Apache Kafka.
+type KafkaOptions struct {
+	// Dir keeps the data and the log. It must be set.
+	Dir string
+
+	// Port to listen on. Defaults to a free one. Clients of a broker that is
+	// to be restarted need it at the same port again.
+	Port int
+
+	// Settings are broker properties, by name; they win over ours.
+	Settings map[string]string
+
+	// Progress gets a line for what takes long. Defaults to nobody.
+	Progress io.Writer
+}
+
+// Kafka is a running private Apache Kafka: one KRaft node, broker and
+// controller in one process. Topics are not made by themselves.
+type Kafka struct {
+	*process
+
+	// Brokers are the addresses to give to a client.
+	Brokers []string
+}
+
+// StartKafka starts Apache Kafka in o.Dir, formatting the storage on first
+// use. It needs Java 17; the jars are fetched with mvn. To restart a broker,
+// call it again with the same Dir and Port once the broker before is gone.
+func StartKafka(ctx context.Context, o KafkaOptions) (*Kafka, error) {
+	h, err := openHome(o.Dir)
+	if err != nil {
+		return nil, startError("Apache Kafka", o.Dir, "", err)
+	}
+	n := &node{home: h, data: h.path("data"), log: h.path("log/kafka.log")}
+	k, err := n.start(ctx, o)
+	if err != nil {
+		h.release()
+		return nil, startError("Apache Kafka", h.dir, n.log, err)
+	}
+	return k, nil
+}
+
+// A node is the folder of a Kafka that is being started.
+type node struct {
+	*home
+	data, log string
+	kafkaHome
+}
+
+func (n *node) start(ctx context.Context, o KafkaOptions) (*Kafka, error) {
+	var err error
+	if n.kafkaHome, err = findKafka(ctx, o.Progress); err != nil {
+		return nil, err
+	}
+	if o.Port == 0 {
+		if o.Port, err = freePort(ctx); err != nil {
+			return nil, err
+		}
+	}
+	controller, err := freePort(ctx)
+	if err != nil {
+		return nil, err
+	}
+	settings := kafkaSettings(o.Port, controller)
+	for name, value := range o.Settings {
+		settings[name] = value
+	}
+	if err := n.format(ctx, settings); err != nil {
+		return nil, err
+	}
+	if err := vacant(ctx, n.data); err != nil {
+		return nil, err
+	}
+	properties := n.home.path("server.properties")
+	if err := writeProperties(properties, settings, n.data); err != nil {
+		return nil, err
+	}
+	p, err := command{
+		path: n.java,
+		args: n.arguments([]string{"-Xms128m", "-Xmx384m"}, "kafka.Kafka", properties),
+		dir:  n.data, log: n.log, death: syscall.SIGKILL,
+	}.start(n.home)
+	if err != nil {
+		return nil, err
+	}
+	k := &Kafka{process: p, Brokers: []string{loopback(o.Port)}}
+	if err := p.await(ctx, k.ready); err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+// format makes the storage on first use, under another name that it loses at
+// the end, so that a format that was cut off leaves no half of one.
+func (n *node) format(ctx context.Context, settings map[string]string) error {
+	if exists(n.data) {
+		return nil
+	}
+	partial, properties := n.data+".partial", n.home.path("format.properties")
+	if err := os.RemoveAll(partial); err != nil {
+		return err
+	}
+	if err := writeProperties(properties, settings, partial); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, n.java, n.arguments([]string{"-Xmx128m", "-XX:TieredStopAtLevel=1"},
+		"kafka.tools.StorageTool", "format", "-t", clusterID(), "-c", properties)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("format the storage: %w\n%s", err, bytes.TrimSpace(out))
+	}
+	return os.Rename(partial, n.data)
+}
+
+// clusterID makes a random UUID as Kafka writes them. One that begins with a
+// dash would be read as an option, so Kafka makes none and neither do we.
+func clusterID() string {
+	b := make([]byte, 16)
+	_, _ = rand.Read(b) // never fails
+	b[0] &= 0x7f
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+// kafkaSettings are those of a node of its own that starts fast, keeps to a
+// small memory and never deletes a record by age.
+func kafkaSettings(port, controller int) map[string]string {
+	return map[string]string{
+		"process.roles": "broker,controller",
+		"node.id":       "1",
+		// Voters by configuration, not by --standalone: those would be kept
+		// in the data, with a port that may be taken at the next start.
+		"controller.quorum.voters":       "1@" + loopback(controller),
+		"listeners":                      "PLAINTEXT://" + loopback(port) + ",CONTROLLER://" + loopback(controller),
+		"advertised.listeners":           "PLAINTEXT://" + loopback(port),
+		"listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+		"controller.listener.names":      "CONTROLLER",
+		"inter.broker.listener.name":     "PLAINTEXT",
+		"num.partitions":                 "1",
+		"auto.create.topics.enable":      "false",
+
+		"offsets.topic.num.partitions":                 "1",
+		"offsets.topic.replication.factor":             "1",
+		"transaction.state.log.num.partitions":         "1",
+		"transaction.state.log.replication.factor":     "1",
+		"transaction.state.log.min.isr":                "1",
+		"share.coordinator.state.topic.num.partitions": "1",
+
+		"share.coordinator.state.topic.replication.factor": "1",
+		"share.coordinator.state.topic.min.isr":            "1",
+
+		"group.initial.rebalance.delay.ms":  "0",
+		"group.coordinator.threads":         "1",
+		"num.network.threads":               "2",
+		"num.io.threads":                    "2",
+		"num.replica.fetchers":              "1",
+		"background.threads":                "2",
+		"num.recovery.threads.per.data.dir": "1",
+		"log.cleaner.threads":               "1",
+		"log.cleaner.dedupe.buffer.size":    "4194304",
+		"log.retention.hours":               "-1",
+		"log.retention.check.interval.ms":   "3600000",
+		// A killed broker may come back only when its session is over.
+		"broker.session.timeout.ms":    "2000",
+		"broker.heartbeat.interval.ms": "300",
+	}
+}
+
+func writeProperties(path string, settings map[string]string, data string) error {
+	lines := []string{"log.dirs=" + data}
+	for name, value := range settings {
+		lines = append(lines, name+"="+strings.ReplaceAll(value, `\`, `\\`))
+	}
+	slices.Sort(lines)
+	return os.WriteFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o644)
+}
+
+// ready asks for the cluster's metadata. An open port is not enough, nor is an
+// answer without a broker: the controller lets it serve a little later.
+func (k *Kafka) ready(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if !listening(ctx, k.Brokers[0]) {
+		return false
+	}
+	client, err := kgo.NewClient(kgo.SeedBrokers(k.Brokers...), kgo.RequestRetries(0))
+	if err != nil {
+		return false
+	}
+	defer client.Close()
+	answer, err := kmsg.NewPtrMetadataRequest().RequestWith(ctx, client)
+	return err == nil && len(answer.Brokers) > 0
+}
+
+// Stop shuts the broker down cleanly; at the end of ctx it is killed.
+func (k *Kafka) Stop(ctx context.Context) error {
+	if err := k.stop(ctx, syscall.SIGTERM); err != nil {
+		return fmt.Errorf("stop Apache Kafka: %w", err)
+	}
+	return nil
+}
