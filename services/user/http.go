@@ -94,22 +94,22 @@ func answerUser(ctx context.Context, status int, result answer) *userOutput {
 	return out
 }
 
-type idInput struct {
+type getInput struct {
 	ID string `path:"id" format:"uuid"`
 }
 
-// id gives the path's id, which huma has found to be a UUID; in a form that we
-// do not write it is nobody's.
-func (in idInput) id() (outbox.ID, error) {
-	id, err := outbox.ParseID(in.ID)
+// parseID reads a path's id, which huma has found to be a UUID; in a form that
+// we do not write it is nobody's.
+func parseID(s string) (outbox.ID, error) {
+	id, err := outbox.ParseID(s)
 	if err != nil {
 		return id, errNotFound
 	}
 	return id, nil
 }
 
-func (s *Service) getUser(ctx context.Context, in *idInput) (*userOutput, error) {
-	id, err := in.id()
+func (s *Service) getUser(ctx context.Context, in *getInput) (*userOutput, error) {
+	id, err := parseID(in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +134,7 @@ type listOutput struct {
 func (s *Service) listUsers(ctx context.Context, in *listInput) (*listOutput, error) {
 	var after outbox.ID
 	if in.After != "" {
-		id, err := idInput{in.After}.id()
+		id, err := parseID(in.After)
 		if err != nil {
 			return nil, &web.Problem{Status: http.StatusUnprocessableEntity, Message: "Validation failed",
 				Details: []web.Detail{{Field: "after", Message: "give what meta.next gave"}}}
@@ -158,7 +158,7 @@ func (s *Service) listUsers(ctx context.Context, in *listInput) (*listOutput, er
 }
 
 type updateInput struct {
-	idInput
+	ID      string `path:"id" format:"uuid"`
 	IfMatch string `header:"If-Match" doc:"Required: the ETag of the state that the change was made for."`
 	Body    UpdateBody
 }
@@ -168,7 +168,7 @@ func (s *Service) patchUser(ctx context.Context, in *updateInput) (*userOutput, 
 	if err != nil {
 		return nil, err
 	}
-	id, err := in.id()
+	id, err := parseID(in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +180,7 @@ func (s *Service) patchUser(ctx context.Context, in *updateInput) (*userOutput, 
 }
 
 type deactivateInput struct {
-	idInput
+	ID      string `path:"id" format:"uuid"`
 	IfMatch string `header:"If-Match" doc:"Optional: deactivate only this version."`
 	Key     string `header:"Idempotency-Key"`
 }
@@ -190,7 +190,7 @@ func (s *Service) postDeactivate(ctx context.Context, in *deactivateInput) (*use
 	if err != nil {
 		return nil, err
 	}
-	id, err := in.id()
+	id, err := parseID(in.ID)
 	if err != nil {
 		return nil, err
 	}

@@ -98,7 +98,7 @@ func details(e *huma.ErrorModel) []Detail {
 			name, _, _ := strings.Cut(rest, " ")
 			detail = Detail{Field: strings.TrimPrefix(detail.Field+"."+name, "."), Message: "is required"}
 		}
-		if e.Status == http.StatusBadRequest && detail.Field != "" {
+		if (e.Status == http.StatusBadRequest || e.Status == http.StatusUnsupportedMediaType) && detail.Field != "" {
 			continue // the body could not be read: what its members lack says nothing
 		}
 		if i := slices.IndexFunc(all, func(d Detail) bool { return d.Field == detail.Field }); i >= 0 {
