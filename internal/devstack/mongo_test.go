@@ -1,0 +1,105 @@
+package devstack_test
+
+import (
+	"context"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"github.com/seed-048de892/walpost/internal/devstack"
+	"github.com/seed-048de892/walpost/internal/devstack/devstacktest"
+)
+
+func TestMongoKeepsDocumentsOverKillAndStop(t *testing.T) {
+	skipShort(t)
+	t.Setenv("WALPOST_MONGO_URI", "")
+	dir := devstacktest.Dir(t)
+	m := startMongo(t, dir)
+	insert(t, m.URI, "one")
+	if err := m.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	gone(t, m.PID)
+	m = startMongo(t, dir)
+	insert(t, m.URI, "two")
+	if err := m.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	gone(t, m.PID)
+	m = startMongo(t, dir)
+	c := connectMongo(t, m.URI).Database("test").Collection("c")
+	if n, err := c.CountDocuments(t.Context(), bson.D{}); err != nil || n != 2 {
+		t.Errorf("documents = %d, %v, want 2", n, err)
+	}
+}
+
+func TestMongoOfTheEnvironmentIsUsedAndLeftAlone(t *testing.T) {
+	skipShort(t)
+	t.Setenv("WALPOST_MONGO_URI", "")
+	own := startMongo(t, devstacktest.Dir(t))
+	t.Setenv("WALPOST_MONGO_URI", own.URI)
+	unused := t.TempDir() + "/unused"
+	m, err := devstack.StartMongo(t.Context(), devstack.MongoOptions{Dir: unused})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Kind != devstack.KindExternal || m.URI != own.URI {
+		t.Errorf("kind %s at %s, want %s at %s", m.Kind, m.URI, devstack.KindExternal, own.URI)
+	}
+	for range 2 {
+		if err := m.Stop(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	<-m.Done()
+	if err := connectMongo(t, own.URI).Ping(t.Context(), nil); err != nil {
+		t.Errorf("the external server is gone: %v", err)
+	}
+	if _, err := os.Stat(unused); !os.IsNotExist(err) {
+		t.Errorf("the folder was made: %v", err)
+	}
+	t.Setenv("WALPOST_MONGO_URI", "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=300")
+	if _, err := devstack.StartMongo(t.Context(), devstack.MongoOptions{}); err == nil || !strings.Contains(err.Error(), "WALPOST_MONGO_URI") {
+		t.Errorf("nobody answers there: %v, want an error that names WALPOST_MONGO_URI", err)
+	}
+}
+
+func startMongo(t *testing.T, dir string) *devstack.Mongo {
+	t.Helper()
+	begun := time.Now()
+	m, err := devstack.StartMongo(t.Context(), devstack.MongoOptions{Dir: dir, Progress: t.Output()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("start of %s took %v", m.Kind, time.Since(begun))
+	t.Cleanup(func() {
+		if err := m.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+		gone(t, m.PID)
+	})
+	return m
+}
+
+func connectMongo(t *testing.T, uri string) *mongo.Client {
+	t.Helper()
+	c, err := mongo.Connect(options.Client().ApplyURI(uri))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Disconnect(context.Background()) })
+	return c
+}
+
+func insert(t *testing.T, uri, id string) {
+	t.Helper()
+	c := connectMongo(t, uri).Database("test").Collection("c")
+	if _, err := c.InsertOne(t.Context(), bson.D{{Key: "_id", Value: id}}); err != nil {
+		t.Fatal(err)
+	}
+}
