@@ -49,14 +49,24 @@ func (s *Store) Prepare(ctx context.Context) error {
 	return nil
 }
 
-// Save writes p and returns once all in-sync replicas have it.
+// Save writes p and returns once all in-sync replicas have it. When ctx ends
+// earlier, p may still be written.
 func (s *Store) Save(ctx context.Context, p Position) error {
 	value, err := p.Encode()
 	if err != nil {
 		return fmt.Errorf("save position %v: %w", p.End, err)
 	}
 	record := &kgo.Record{Topic: s.Topic, Key: []byte(s.Source), Value: value}
-	if err := s.Client.ProduceSync(ctx, record).FirstErr(); err != nil {
+	// ProduceSync waits for a record on its way even after its context has
+	// ended, with a broker that is down for as long as that is down.
+	done := make(chan error, 1)
+	s.Client.Produce(context.WithoutCancel(ctx), record, func(_ *kgo.Record, err error) { done <- err })
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	if err != nil {
 		return fmt.Errorf("save position %v: %w", p.End, err)
 	}
 	return nil

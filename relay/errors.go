@@ -1,0 +1,91 @@
+package relay
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/seed-048de892/walpost/outbox"
+	"github.com/seed-048de892/walpost/relay/lsn"
+	"github.com/seed-048de892/walpost/relay/slot"
+)
+
+// A TableError says that the outbox table is not of the form the relay reads.
+type TableError struct {
+	Table string
+	Err   error
+}
+
+func (e *TableError) Error() string {
+	return fmt.Sprintf("table %s is no outbox: %v; compare it with the migration in outbox/schema", e.Table, e.Err)
+}
+func (e *TableError) Unwrap() error { return e.Err }
+
+// A RowError says that a committed row can't be made a record. Nothing behind
+// it is published until it is dealt with.
+type RowError struct {
+	ID     outbox.ID
+	Commit lsn.Pos
+	Err    error
+}
+
+func (e *RowError) Error() string {
+	return fmt.Sprintf("outbox row %v (transaction %v): %v", e.ID, e.Commit, e.Err)
+}
+func (e *RowError) Unwrap() error { return e.Err }
+
+// A RecordError says that Kafka refused a record for good. Nothing behind it
+// is confirmed: after the cause is mended, the relay goes on with it.
+type RecordError struct {
+	ID    string
+	Topic string
+	Key   string
+	Err   error
+	Hint  string
+}
+
+func (e *RecordError) Error() string {
+	return fmt.Sprintf("event %s for topic %s, key %q: %v; %s", e.ID, e.Topic, e.Key, e.Err, e.Hint)
+}
+func (e *RecordError) Unwrap() error { return e.Err }
+
+// A GapError says that events may have been lost between the stored position
+// and what the slot still delivers. The relay does not go on by itself.
+type GapError struct {
+	What string
+	Hint string
+}
+
+func (e *GapError) Error() string { return e.What + "; " + e.Hint }
+
+// permanent reports whether starting again would only meet err again.
+func permanent(err error) bool {
+	if err == nil {
+		return false
+	}
+	if isA[*slot.SetupError](err) || isA[*TableError](err) || isA[*RowError](err) || isA[*RecordError](err) || isA[*GapError](err) {
+		return true
+	}
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch pg.Code[:min(2, len(pg.Code))] { // the class
+		case "28", "42", "3D": // authorization, missing objects and rights, no such database
+			return true
+		}
+		return pg.Code == slot.CodeLost
+	}
+	return errors.Is(err, kerr.TopicAuthorizationFailed) || errors.Is(err, kerr.ClusterAuthorizationFailed) ||
+		errors.Is(err, kerr.SaslAuthenticationFailed)
+}
+
+func isA[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
+}
+
+// busy reports whether another relay has the slot.
+func busy(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pg.Code == slot.CodeBusy
+}

@@ -1,0 +1,130 @@
+package relay
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/seed-048de892/walpost/outbox"
+	"github.com/seed-048de892/walpost/outbox/cloudevent"
+)
+
+// A headerReader turns the headers of a row, a flat JSON object, into those of
+// a record. The zero headerReader is ready; it remembers names, of which there
+// are few, and reuses what it returns.
+type headerReader struct {
+	names   names
+	headers []cloudevent.Header
+}
+
+// read gives the content type apart, since it is an attribute. The values may
+// point into data; names are our own. A value that is no string keeps its JSON
+// text: whoever wrote the row by hand meant it so.
+func (h *headerReader) read(data []byte) (contentType string, headers []cloudevent.Header, err error) {
+	h.headers = h.headers[:0]
+	if len(data) == 0 {
+		return "", nil, nil
+	}
+	if !h.readPlain(data) {
+		h.headers = h.headers[:0]
+		if err := h.readAny(data); err != nil {
+			return "", nil, err
+		}
+	}
+	kept := h.headers[:0]
+	for _, header := range h.headers {
+		switch {
+		case header.Name == outbox.HeaderContentType:
+			contentType = header.Value
+		case strings.HasPrefix(header.Name, "ce_"):
+			return "", nil, fmt.Errorf("header %q: names beginning with ce_ belong to CloudEvents", header.Name)
+		default:
+			kept = append(kept, header)
+		}
+	}
+	return contentType, kept, nil
+}
+
+// readPlain reads the form that almost all headers have, as jsonb prints it:
+// {"name": "value", …} without an escape. It reports false on anything else.
+func (h *headerReader) readPlain(data []byte) bool {
+	rest, ok := cut(data, '{')
+	if !ok {
+		return false
+	}
+	for {
+		var name, value []byte
+		if name, rest, ok = plainString(rest); !ok {
+			return false
+		}
+		if rest, ok = cut(rest, ':'); !ok {
+			return false
+		}
+		if value, rest, ok = plainString(rest); !ok {
+			return false
+		}
+		h.headers = append(h.headers, cloudevent.Header{Name: h.names.get(name), Value: view(value)})
+		if rest, ok = cut(rest, ','); ok {
+			continue
+		}
+		rest, ok = cut(rest, '}')
+		return ok && len(rest) == 0
+	}
+}
+
+// cut takes c off the front, behind spaces.
+func cut(b []byte, c byte) ([]byte, bool) {
+	for len(b) > 0 && b[0] == ' ' {
+		b = b[1:]
+	}
+	if len(b) == 0 || b[0] != c {
+		return b, false
+	}
+	return b[1:], true
+}
+
+func plainString(b []byte) (s, rest []byte, ok bool) {
+	b, ok = cut(b, '"')
+	if !ok {
+		return nil, nil, false
+	}
+	for i, c := range b {
+		if c == '"' {
+			return b[:i], b[i+1:], true
+		}
+		if c == '\\' || c < ' ' {
+			return nil, nil, false
+		}
+	}
+	return nil, nil, false
+}
+
+// readAny reads any JSON object.
+func (h *headerReader) readAny(data []byte) error {
+	decoder := json.NewDecoder(strings.NewReader(string(data)))
+	if open, err := decoder.Token(); err != nil || open != json.Delim('{') {
+		return errors.New("headers are no JSON object")
+	}
+	for decoder.More() {
+		name, err := decoder.Token()
+		if err != nil {
+			return fmt.Errorf("headers: %w", err)
+		}
+		var raw json.RawMessage
+		if err := decoder.Decode(&raw); err != nil {
+			return fmt.Errorf("headers: %w", err)
+		}
+		value := string(raw)
+		if raw[0] == '"' {
+			if err := json.Unmarshal(raw, &value); err != nil {
+				return fmt.Errorf("headers: %w", err)
+			}
+		}
+		h.headers = append(h.headers, cloudevent.Header{Name: name.(string), Value: value}) // a key is a string
+	}
+	if _, err := decoder.Token(); err != nil {
+		return fmt.Errorf("headers: %w", err)
+	}
+	return nil
+}

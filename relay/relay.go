@@ -1,0 +1,89 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// A Relay publishes one outbox.
+type Relay struct {
+	cfg     Config
+	pg      *pgx.ConnConfig
+	metrics *metrics
+
+	streaming atomic.Bool
+	lastError atomic.Pointer[error]
+}
+
+// New checks cfg and reports every problem of it at once. It starts nothing.
+func New(cfg Config) (*Relay, error) {
+	cfg, pg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("configure the relay:\n%w", err)
+	}
+	metrics, err := newMetrics(cfg.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("register the relay's metrics: %w", err)
+	}
+	return &Relay{cfg: cfg, pg: pg, metrics: metrics}, nil
+}
+
+// Run publishes until ctx ends, and returns after everything it started has
+// returned. Ending ctx is the normal way to stop and gives nil: records on
+// their way are then waited for, and what they allow is confirmed.
+//
+// What passes by itself, a lost connection or a broker that is down, is
+// retried without end. An error means that somebody must act: see [GapError],
+// [TableError], [RowError], [RecordError] and slot.SetupError. Run may be
+// called again after it has returned.
+func (r *Relay) Run(ctx context.Context) error {
+	const shortest, longest = 100 * time.Millisecond, 5 * time.Second
+	pause := shortest
+	for {
+		began := time.Now()
+		err := r.session(ctx)
+		r.streaming.Store(false)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if permanent(err) {
+			return err
+		}
+		r.lastError.Store(&err)
+		r.metrics.restarts.Inc()
+		if time.Since(began) > time.Minute {
+			pause = shortest // it had worked
+		}
+		if busy(err) {
+			r.cfg.Log.InfoContext(ctx, "slot is busy, waiting for it", slog.String("slot", r.cfg.Slot), slog.Any("error", err))
+			pause = min(pause, time.Second)
+		} else {
+			r.cfg.Log.WarnContext(ctx, "session ended, going on from the stored position", slog.Any("error", err), slog.Duration("pause", pause))
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		}
+		pause = min(2*pause, longest)
+	}
+}
+
+// Ready gives nil while the relay streams, and else why it does not.
+func (r *Relay) Ready(context.Context) error {
+	if r.streaming.Load() {
+		return nil
+	}
+	if err := r.lastError.Load(); err != nil {
+		return fmt.Errorf("not streaming: %w", *err)
+	}
+	return errors.New("not streaming yet: waiting for the slot, PostgreSQL or Kafka")
+}
