@@ -61,15 +61,15 @@ func (d download) get(ctx context.Context, progress io.Writer) (string, error) {
 	}
 	defer func() { _ = lock.Close() }()
 	if err := waitLock(ctx, lock, func() {
-		report(progress, "waiting for another process that fetches %s", d.title)
+		report(progress, "waiting for another process that is getting %s", d.title)
 	}); err != nil {
-		return "", fmt.Errorf("wait for another process that fetches %s: %w", d.title, err)
+		return "", fmt.Errorf("wait for another process that is getting %s: %w", d.title, err)
 	}
 	if exists(dir) {
 		return dir, nil
 	}
 	if err := d.into(ctx, dir, progress); err != nil {
-		return "", fmt.Errorf("fetch %s: %w", d.title, err)
+		return "", fmt.Errorf("get %s: %w", d.title, err)
 	}
 	return dir, nil
 }
@@ -82,7 +82,7 @@ func (d download) into(ctx context.Context, dir string, progress io.Writer) erro
 	if err := os.Mkdir(partial, 0o755); err != nil {
 		return err
 	}
-	report(progress, "fetching %s (%s) into %s", d.title, d.size, dir)
+	report(progress, "getting %s (%s) into %s", d.title, d.size, dir)
 	begun := time.Now()
 	if err := d.fetch(ctx, partial); err != nil {
 		return errors.Join(err, os.RemoveAll(partial))
@@ -94,7 +94,7 @@ func (d download) into(ctx context.Context, dir string, progress io.Writer) erro
 	if err := os.Rename(partial, dir); err != nil {
 		return err
 	}
-	report(progress, "fetched %s: %d MB on disk in %.1f s", d.title, bytes>>20, time.Since(begun).Seconds())
+	report(progress, "got %s: %d MB on disk in %.1f s", d.title, bytes>>20, time.Since(begun).Seconds())
 	return nil
 }
 

@@ -84,7 +84,7 @@ func TestDownloadThatFailsIsTriedAgain(t *testing.T) {
 	if exists(filepath.Join(dir, "half")) {
 		t.Error("what the first try left is in the folder")
 	}
-	if got := strings.Count(progress.String(), "\n"); got != 3 || !strings.Contains(progress.String(), "fetched Thing 1: 0 MB") {
+	if got := strings.Count(progress.String(), "\n"); got != 3 || !strings.Contains(progress.String(), "got Thing 1: 0 MB") {
 		t.Errorf("progress is %q, want two lines that begin and one that ends", progress)
 	}
 }

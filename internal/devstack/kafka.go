@@ -52,7 +52,10 @@ func StartKafka(ctx context.Context, o KafkaOptions) (*Kafka, error) {
 		return nil, startError("Apache Kafka", o.Dir, "", err)
 	}
 	n := &node{home: h, data: h.path("data"), log: h.path("log/kafka.log")}
-	k, err := n.start(ctx, o)
+	var k *Kafka
+	if n.kafkaHome, err = findKafka(ctx, o.Progress); err == nil {
+		k, err = n.start(ctx, o)
+	}
 	if err != nil {
 		h.release()
 		return nil, startError("Apache Kafka", h.dir, n.log, err)
@@ -68,11 +71,8 @@ type node struct {
 }
 
 func (n *node) start(ctx context.Context, o KafkaOptions) (*Kafka, error) {
-	var err error
-	if n.kafkaHome, err = findKafka(ctx, o.Progress); err != nil {
-		return nil, err
-	}
 	if o.Port == 0 {
+		var err error
 		if o.Port, err = freePort(ctx); err != nil {
 			return nil, err
 		}
@@ -97,7 +97,7 @@ func (n *node) start(ctx context.Context, o KafkaOptions) (*Kafka, error) {
 	}
 	p, err := command{
 		path: n.java,
-		args: n.arguments([]string{"-Xms128m", "-Xmx384m"}, "kafka.Kafka", properties),
+		args: n.arguments(append(n.shared, "-Xms128m", "-Xmx384m"), "kafka.Kafka", properties),
 		dir:  n.data, log: n.log, death: syscall.SIGKILL,
 	}.start(n.home)
 	if err != nil {
@@ -123,8 +123,13 @@ func (n *node) format(ctx context.Context, settings map[string]string) error {
 	if err := writeProperties(properties, settings, partial); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, n.java, n.arguments([]string{"-Xmx128m", "-XX:TieredStopAtLevel=1"},
-		"kafka.tools.StorageTool", "format", "-t", clusterID(), "-c", properties)...)
+	// The archive is not to be written by this one, which starts no broker.
+	options := []string{"-Xmx128m", "-XX:TieredStopAtLevel=1"}
+	options = append(options, slices.DeleteFunc(slices.Clone(n.shared), func(o string) bool {
+		return strings.HasPrefix(o, "-XX:Archive")
+	})...)
+	cmd := exec.CommandContext(ctx, n.java, n.arguments(options, "kafka.tools.StorageTool",
+		"format", "-t", clusterID(), "-c", properties)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("format the storage: %w\n%s", err, bytes.TrimSpace(out))

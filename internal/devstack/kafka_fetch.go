@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 )
 
 // kafkaVersion is the version that kafka_pom.xml pins.
@@ -21,8 +22,9 @@ var kafkaLog4j []byte
 
 // A kafkaHome is an installed Apache Kafka.
 type kafkaHome struct {
-	java string
-	dir  string
+	java   string
+	dir    string
+	shared []string // options for the class archive
 }
 
 // findKafka gives the Apache Kafka in the cache, fetching it on first use.
@@ -34,7 +36,12 @@ func findKafka(ctx context.Context, progress io.Writer) (kafkaHome, error) {
 	dir, err := download{
 		name: "kafka-" + kafkaVersion, title: "Apache Kafka " + kafkaVersion, size: "about 44 MB", fetch: fetchKafka,
 	}.get(ctx, progress)
-	return kafkaHome{java: java, dir: dir}, err
+	if err != nil {
+		return kafkaHome{}, err
+	}
+	k := kafkaHome{java: java, dir: dir}
+	k.shared = k.archive(ctx, progress)
+	return k, nil
 }
 
 func findJava() (string, error) {
@@ -71,7 +78,7 @@ func fetchKafka(ctx context.Context, dir string) error {
 
 // arguments are those of a Java program of Kafka's with a small heap.
 func (k kafkaHome) arguments(options []string, class string, args ...string) []string {
-	all := append([]string{"-XX:+UseSerialGC", "-Djava.awt.headless=true"}, options...)
+	all := slices.Concat([]string{"-XX:+UseSerialGC", "-Djava.awt.headless=true"}, options)
 	all = append(all, "-Dlog4j2.configurationFile="+filepath.Join(k.dir, "log4j2.properties"),
 		"-cp", filepath.Join(k.dir, "lib")+"/*", class)
 	return append(all, args...)

@@ -135,7 +135,7 @@ func startMongo(ctx context.Context, h *home, log string, o MongoOptions) (*Mong
 const replicaSet = "walpost"
 
 func connect(uri string) (*mongo.Client, error) {
-	client, err := mongo.Connect(options.Client().ApplyURI(uri).SetServerSelectionTimeout(5 * time.Second))
+	client, err := mongo.Connect(options.Client().SetServerSelectionTimeout(5 * time.Second).ApplyURI(uri))
 	if err != nil {
 		return nil, fmt.Errorf("connect to MongoDB: %w", err)
 	}

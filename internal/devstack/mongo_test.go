@@ -98,8 +98,12 @@ func connectMongo(t *testing.T, uri string) *mongo.Client {
 
 func insert(t *testing.T, uri, id string) {
 	t.Helper()
-	c := connectMongo(t, uri).Database("test").Collection("c")
-	if _, err := c.InsertOne(t.Context(), bson.D{{Key: "_id", Value: id}}); err != nil {
+	c := connectMongo(t, uri)
+	if _, err := c.Database("test").Collection("c").InsertOne(t.Context(), bson.D{{Key: "_id", Value: id}}); err != nil {
+		t.Fatal(err)
+	}
+	// Before the server is killed: afterwards it waits for the server.
+	if err := c.Disconnect(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }
