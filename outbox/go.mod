@@ -3,8 +3,10 @@ module github.com/seed-048de892/walpost/outbox
 go 1.26.0
 
 require (
+	github.com/google/go-cmp v0.7.0
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/twmb/franz-go v1.22.2
+	pgregory.net/rapid v1.3.0
 )
 
 require (
