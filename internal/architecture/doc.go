@@ -1,0 +1,2 @@
+// Package architecture holds the test of the import directions.
+package architecture
