@@ -26,7 +26,7 @@ type fixture struct {
 	topic  string
 }
 
-func newFixture(t *testing.T) *fixture {
+func newFixture(t testing.TB) *fixture {
 	t.Helper()
 	dsn, brokers, name := devstacktest.Database(t), devstacktest.Kafka(t), devstacktest.Name(t)
 	conn, err := pgx.Connect(t.Context(), dsn)
@@ -49,7 +49,7 @@ func newFixture(t *testing.T) *fixture {
 }
 
 // start runs the relay until stop is called, which gives what Run returned.
-func (f *fixture) start(t *testing.T) (stop func() error) {
+func (f *fixture) start(t testing.TB) (stop func() error) {
 	t.Helper()
 	r, err := relay.New(f.config)
 	if err != nil {
@@ -62,7 +62,7 @@ func (f *fixture) start(t *testing.T) (stop func() error) {
 	return func() error { cancel(); return <-done }
 }
 
-func (f *fixture) write(t *testing.T, events ...outbox.Event) {
+func (f *fixture) write(t testing.TB, events ...outbox.Event) {
 	t.Helper()
 	err := pgx.BeginFunc(t.Context(), f.conn, func(tx pgx.Tx) error { return outbox.Write(t.Context(), tx, events...) })
 	if err != nil {
@@ -213,7 +213,7 @@ func TestStandbyTakesOver(t *testing.T) {
 	}
 }
 
-func waitFor(t *testing.T, what string, done func() bool) {
+func waitFor(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	deadline := time.After(30 * time.Second)
 	tick := time.NewTicker(5 * time.Millisecond)

@@ -1,0 +1,161 @@
+package relay_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/seed-048de892/walpost/outbox"
+)
+
+// acknowledgements sees every record that Kafka has acknowledged, as a hook of
+// the relay's Kafka client.
+type acknowledgements struct {
+	mu        sync.Mutex
+	topic     string
+	count     int
+	latencies []time.Duration // from the begin of the transaction
+	want      int
+	done      chan struct{} // closed when count reaches want
+}
+
+func (a *acknowledgements) OnProduceRecordUnbuffered(r *kgo.Record, err error) {
+	if err != nil || r.Topic != a.topic {
+		return
+	}
+	now := time.Now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.count++
+	a.latencies = append(a.latencies, now.Sub(r.Timestamp))
+	if a.count == a.want {
+		close(a.done)
+	}
+}
+
+func (a *acknowledgements) quantile(q float64) time.Duration {
+	slices.Sort(a.latencies)
+	return a.latencies[int(q*float64(len(a.latencies)-1))]
+}
+
+func (f *fixture) observe(want int) *acknowledgements {
+	a := &acknowledgements{topic: f.topic, want: want, done: make(chan struct{})}
+	f.config.Kafka = []kgo.Opt{kgo.WithHooks(a)}
+	return a
+}
+
+// BenchmarkDrain publishes a backlog of b.N events of 400 bytes, ten in a
+// transaction: go test ./relay -run '^$' -bench Drain -benchtime 200000x.
+// The CPU time is this process's, and so the relay's alone.
+func BenchmarkDrain(b *testing.B) {
+	f := newFixture(b)
+	f.config.TopicPartitions = 12
+	stop := f.start(b) // makes the slot
+	if err := stop(); err != nil {
+		b.Fatal(err)
+	}
+	payload := fmt.Appendf(nil, `{"note":"%0390d"}`, 7)
+	var events []outbox.Event
+	for i := 0; i < b.N; i++ {
+		e := f.event(fmt.Sprint(i%10_000), 1)
+		e.Payload = payload
+		if events = append(events, e); len(events) == 10 || i == b.N-1 {
+			f.write(b, events...)
+			events = events[:0]
+		}
+	}
+	acks := f.observe(b.N)
+	before := cpu(b)
+	b.ResetTimer()
+	stop = f.start(b)
+	<-acks.done
+	b.StopTimer()
+	b.ReportMetric(float64(cpu(b)-before)/float64(b.N)/1e3, "cpu-µs/event")
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+	if err := stop(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func cpu(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkLatency writes b.N events at a steady rate, one in a transaction,
+// and reports how long after the begin of its transaction each was
+// acknowledged by Kafka: go test ./relay -run '^$' -bench Latency -benchtime 5000x.
+func BenchmarkLatency(b *testing.B) {
+	for _, rate := range []int{500, 2000} {
+		b.Run(fmt.Sprintf("rate=%d", rate), func(b *testing.B) {
+			f := newFixture(b)
+			first := f.observe(1)
+			stop := f.start(b)
+			f.write(b, f.event("first", 1)) // makes the topic
+			<-first.done
+			if err := stop(); err != nil {
+				b.Fatal(err)
+			}
+			acks := f.observe(b.N)
+			stop = f.start(b)
+			// The walsender sends what is flushed; without synchronous commits
+			// that would wait for the WAL writer's next round.
+			pool, err := pgxpool.New(b.Context(), f.config.Postgres+"&synchronous_commit=on")
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer pool.Close()
+			due := make(chan int)
+			var writers sync.WaitGroup
+			for range 4 {
+				writers.Go(func() {
+					for i := range due {
+						if err := f.queue(b.Context(), pool, f.event(fmt.Sprint(i), 1)); err != nil {
+							b.Error(err)
+						}
+					}
+				})
+			}
+			b.ResetTimer()
+			began := time.Now()
+			for i := range b.N {
+				at := began.Add(time.Duration(i) * time.Second / time.Duration(rate))
+				if wait := time.Until(at); wait > 0 {
+					time.Sleep(wait) // the pace is what is measured
+				}
+				due <- i
+			}
+			close(due)
+			writers.Wait()
+			<-acks.done
+			b.ReportMetric(float64(b.N)/time.Since(began).Seconds(), "events/s")
+			b.ReportMetric(float64(acks.quantile(.5).Microseconds())/1e3, "p50-ms")
+			b.ReportMetric(float64(acks.quantile(.99).Microseconds())/1e3, "p99-ms")
+			if err := stop(); err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+}
+
+// queue writes one event in a transaction of one round trip.
+func (f *fixture) queue(ctx context.Context, pool *pgxpool.Pool, e outbox.Event) error {
+	var batch pgx.Batch
+	batch.Queue("begin")
+	if err := outbox.Queue(&batch, e); err != nil {
+		return err
+	}
+	batch.Queue("commit")
+	return pool.SendBatch(ctx, &batch).Close()
+}
