@@ -3,6 +3,7 @@ package devstack_test
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -67,6 +68,36 @@ func TestMongoOfTheEnvironmentIsUsedAndLeftAlone(t *testing.T) {
 	if _, err := devstack.StartMongo(t.Context(), devstack.MongoOptions{}); err == nil || !strings.Contains(err.Error(), "WALPOST_MONGO_URI") {
 		t.Errorf("nobody answers there: %v, want an error that names WALPOST_MONGO_URI", err)
 	}
+}
+
+// A mongod is not among what can be fetched, so a script stands in for it: it
+// checks the arguments and runs the other server.
+func TestMongodOnThePathIsPreferred(t *testing.T) {
+	skipShort(t)
+	t.Setenv("WALPOST_MONGO_URI", "")
+	startMongo(t, devstacktest.Dir(t)) // fetches SecantusDB if need be
+	cache, err := devstack.CacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, _ := filepath.Glob(filepath.Join(cache, "secantusdb-*", "bin", "python"))
+	if len(found) != 1 {
+		t.Skipf("a mongod is installed here, which the other tests use; SecantusDB: %q", found)
+	}
+	bin := t.TempDir()
+	script := `#!/bin/sh
+[ "$1 $3 $5 $6 $7 $8" = "--dbpath --port --bind_ip 127.0.0.1 --replSet walpost" ] || { echo "unexpected: $*"; exit 1; }
+exec ` + found[0] + ` -c "import sys; from secantus.cli import main; sys.exit(main())" --host 127.0.0.1 --port "$4" --storage-path "$2"
+`
+	if err := os.WriteFile(filepath.Join(bin, "mongod"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	m := startMongo(t, devstacktest.Dir(t))
+	if m.Kind != devstack.KindMongod {
+		t.Errorf("kind = %s, want %s", m.Kind, devstack.KindMongod)
+	}
+	insert(t, m.URI, "one")
 }
 
 func startMongo(t *testing.T, dir string) *devstack.Mongo {
