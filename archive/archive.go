@@ -102,7 +102,7 @@ func (a *Archive) Ready(ctx context.Context) error {
 		return fmt.Errorf("not yet a member of the consumer group %q", a.cfg.Group)
 	}
 	if err := kafka.Ping(ctx); err != nil {
-		return fmt.Errorf("Kafka does not answer: %w", err)
+		return fmt.Errorf("reach Kafka: %w", err)
 	}
 	return nil
 }

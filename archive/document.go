@@ -8,11 +8,12 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
+
 	"github.com/seed-048de892/walpost/archive/bsonjson"
 	"github.com/seed-048de892/walpost/outbox"
 	"github.com/seed-048de892/walpost/outbox/cloudevent"
-	"github.com/twmb/franz-go/pkg/kgo"
-	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
 )
 
 // maxDocument is the largest document MongoDB stores.

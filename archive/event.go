@@ -5,8 +5,9 @@ import (
 	"encoding/json"
 	"time"
 
-	"github.com/seed-048de892/walpost/outbox/cloudevent"
 	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"github.com/seed-048de892/walpost/outbox/cloudevent"
 )
 
 // An Event is one archived event.

@@ -6,9 +6,10 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/seed-048de892/walpost/outbox/cloudevent"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.mongodb.org/mongo-driver/v2/mongo"
+
+	"github.com/seed-048de892/walpost/outbox/cloudevent"
 )
 
 // Collections of the archive's database.

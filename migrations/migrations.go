@@ -56,7 +56,7 @@ func (f folder) ReadFile(name string) ([]byte, error) {
 // Replicas may call it at the same time: an advisory lock lets one work while
 // the others wait.
 func Up(ctx context.Context, dsn string, migrations fs.FS, log *slog.Logger) error {
-	return run(ctx, dsn, migrations, func(p *goose.Provider) error {
+	return run(dsn, migrations, func(p *goose.Provider) error {
 		results, err := p.Up(ctx)
 		for _, r := range results {
 			log.InfoContext(ctx, "migration applied",
@@ -71,7 +71,7 @@ func Up(ctx context.Context, dsn string, migrations fs.FS, log *slog.Logger) err
 
 // Down takes back every migration: the tables and all in them are gone.
 func Down(ctx context.Context, dsn string, migrations fs.FS) error {
-	return run(ctx, dsn, migrations, func(p *goose.Provider) error {
+	return run(dsn, migrations, func(p *goose.Provider) error {
 		if _, err := p.DownTo(ctx, 0); err != nil {
 			return fmt.Errorf("take back migrations: %w", err)
 		}
@@ -79,7 +79,7 @@ func Down(ctx context.Context, dsn string, migrations fs.FS) error {
 	})
 }
 
-func run(ctx context.Context, dsn string, migrations fs.FS, do func(*goose.Provider) error) (err error) {
+func run(dsn string, migrations fs.FS, do func(*goose.Provider) error) (err error) {
 	db, err := sql.Open("pgx", dsn)
 	if err != nil {
 		return fmt.Errorf("open database: %w", err)

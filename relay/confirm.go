@@ -26,7 +26,7 @@ func (s *session) save(ctx context.Context) error {
 		}
 		if err := s.saveAt(ctx, done); err != nil {
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // the stop is why it failed
 			}
 			return err
 		}

@@ -90,6 +90,9 @@ func (s *session) createSlot(ctx context.Context, conn *pgx.Conn, pg *pgx.ConnCo
 	created, err := slot.Create(ctx, replica, conn, s.cfg.names(), s.state)
 	err = errors.Join(err, replica.Close(ctx))
 	if err != nil {
+		if created.Start != 0 { // it would keep WAL until the next start
+			err = errors.Join(err, slot.Drop(context.WithoutCancel(ctx), conn, s.cfg.Slot))
+		}
 		return err
 	}
 	if created.ExistingRows && start.fresh && s.cfg.ExistingRows == RefuseRows {

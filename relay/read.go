@@ -46,7 +46,7 @@ func (s *session) read(ctx context.Context) error {
 		}
 		if err := s.decode(ctx, m.Data); err != nil {
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // the stop is why it failed
 			}
 			return err
 		}

@@ -50,7 +50,7 @@ func (r *Relay) Run(ctx context.Context) error {
 		err := r.session(ctx)
 		r.streaming.Store(false)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the stop is why it ended
 		}
 		if permanent(err) {
 			return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
@@ -62,7 +63,7 @@ func (r *Relay) session(parent context.Context) (err error) {
 		told:    make(chan struct{}, 1),
 	}
 	options := append([]kgo.Opt{kgo.SeedBrokers(r.cfg.Brokers...), kgo.ClientID("walpost-relay")}, r.cfg.Kafka...)
-	s.client, err = kgo.NewClient(append(options[:len(options):len(options)], s.delivery()...)...)
+	s.client, err = kgo.NewClient(append(slices.Clip(options), s.delivery()...)...)
 	if err != nil {
 		return fmt.Errorf("make the Kafka client: %w", err)
 	}

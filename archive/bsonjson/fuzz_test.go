@@ -79,7 +79,7 @@ func equal(got bson.RawValue, want any) error {
 		}
 		elements, err := bson.Raw(array).Elements() // Values would not check the names
 		if err != nil || len(elements) != len(want) {
-			return fmt.Errorf("got %d elements, want %d (%v)", len(elements), len(want), err)
+			return fmt.Errorf("got %d elements, want %d (%w)", len(elements), len(want), err)
 		}
 		for i, e := range elements {
 			if e.Key() != strconv.Itoa(i) {
@@ -96,7 +96,7 @@ func equal(got bson.RawValue, want any) error {
 		}
 		elements, err := document.Elements()
 		if err != nil || len(elements) != len(want) {
-			return fmt.Errorf("got %d members, want %d (%v)", len(elements), len(want), err)
+			return fmt.Errorf("got %d members, want %d (%w)", len(elements), len(want), err)
 		}
 		for _, e := range elements {
 			value, ok := want[e.Key()]

@@ -27,7 +27,7 @@ func (c *Converter) number(typeAt int) bool {
 	if !c.scanNumber(&n) {
 		return false
 	}
-	if n.integer && n.hi == 0 && !(n.negative && n.n == 0) {
+	if n.integer && n.hi == 0 && (!n.negative || n.n != 0) {
 		if v, ok := n.int64(); ok {
 			if int64(int32(v)) == v {
 				c.dst[typeAt] = typeInt32

@@ -59,7 +59,7 @@ func (c *serve) Run(ctx context.Context, out daemon.Output) error {
 	defer pool.Close()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	service, err := user.New(user.Config{
+	service, err := user.New(user.Config{ //nolint:contextcheck // New starts nothing
 		DB: pool, Log: log, Listen: c.Listen, Registry: registry, Version: version(),
 		EmailDomains: c.EmailDomains, TrustedProxies: c.TrustedProxies,
 		Argon2: user.Argon2{MemoryKiB: c.Argon2MemoryKiB, Time: c.Argon2Time, Threads: c.Argon2Threads}, MaxHashes: c.MaxHashes,

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"slices"
@@ -82,16 +83,14 @@ func (n *node) start(ctx context.Context, o KafkaOptions) (*Kafka, error) {
 		return nil, err
 	}
 	settings := kafkaSettings(o.Port, controller)
-	for name, value := range o.Settings {
-		settings[name] = value
-	}
+	maps.Copy(settings, o.Settings)
 	if err := n.format(ctx, settings); err != nil {
 		return nil, err
 	}
 	if err := vacant(ctx, n.data); err != nil {
 		return nil, err
 	}
-	properties := n.home.path("server.properties")
+	properties := n.path("server.properties")
 	if err := writeProperties(properties, settings, n.data); err != nil {
 		return nil, err
 	}
@@ -116,7 +115,7 @@ func (n *node) format(ctx context.Context, settings map[string]string) error {
 	if exists(n.data) {
 		return nil
 	}
-	partial, properties := n.data+".partial", n.home.path("format.properties")
+	partial, properties := n.data+".partial", n.path("format.properties")
 	if err := os.RemoveAll(partial); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"os"
 	"os/exec"
@@ -203,9 +204,7 @@ func (c *cluster) arguments(o PostgresOptions) []string {
 			settings[name] = "off"
 		}
 	}
-	for name, value := range o.Settings {
-		settings[name] = value
-	}
+	maps.Copy(settings, o.Settings)
 	args := []string{"-D", c.data}
 	for name, value := range settings {
 		args = append(args, "-c", name+"="+value)

@@ -103,7 +103,8 @@ func (p *process) stop(ctx context.Context, signals ...syscall.Signal) error {
 			return nil
 		case <-ctx.Done():
 			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+			ctx, cancel = context.WithTimeout( //nolint:fatcontext // two rounds at most
+				context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
 		}
 	}

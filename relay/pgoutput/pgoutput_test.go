@@ -3,6 +3,7 @@ package pgoutput_test
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -97,7 +98,7 @@ func TestDamageIsAnError(t *testing.T) {
 					t.Errorf("cut to %d bytes: error %v, want ErrTruncated", n, err)
 				}
 			}
-			if err := p.parse(append(p.whole[:len(p.whole):len(p.whole)], 0)); !errors.Is(err, pgoutput.ErrTrailing) {
+			if err := p.parse(append(slices.Clip(p.whole), 0)); !errors.Is(err, pgoutput.ErrTrailing) {
 				t.Errorf("a byte more: error %v, want ErrTrailing", err)
 			}
 			if err := p.parse(nil); err == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -109,7 +110,7 @@ func (s *Store) last(ctx context.Context, from, end int64) (p Position, found bo
 		return p, false, nil
 	}
 	at := kgo.NewOffset().At(from)
-	client, err := kgo.NewClient(append(s.Options[:len(s.Options):len(s.Options)],
+	client, err := kgo.NewClient(append(slices.Clip(s.Options),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{s.Topic: {0: at}}),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		// Markers of transactions and compacted records take offsets too: only

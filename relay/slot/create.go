@@ -2,6 +2,7 @@ package slot
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -39,6 +40,12 @@ func Create(ctx context.Context, replica *pgconn.PgConn, conn *pgx.Conn, names N
 		return c, fmt.Errorf("create slot %s: %w", names.Slot, err)
 	}
 	c.ExistingRows, err = rowsIn(ctx, conn, string(row[2]), s)
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == codeDenied {
+		return c, &SetupError{
+			What: fmt.Sprintf("may not look for rows older than slot %s: %s", names.Slot, refused.Message),
+			Hint: fmt.Sprintf("run as the table's owner: grant select on %s to …;", pgx.Identifier{s.Namespace, s.Table}.Sanitize()),
+		}
+	}
 	if err != nil {
 		return c, fmt.Errorf("look for rows older than slot %s: %w", names.Slot, err)
 	}

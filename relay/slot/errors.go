@@ -18,4 +18,7 @@ const (
 	CodeLost    = "55000" // object_not_in_prerequisite_state: invalidated
 )
 
+// codeDenied is insufficient_privilege.
+const codeDenied = "42501"
+
 func quoteLiteral(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }

@@ -139,7 +139,7 @@ func Publish(ctx context.Context, conn *pgx.Conn, names Names, s State) error {
 	sql := fmt.Sprintf(`create publication %s for table %s with (publish = 'insert', publish_via_partition_root = true)`,
 		pgx.Identifier{names.Publication}.Sanitize(), pgx.Identifier{s.Namespace, s.Table}.Sanitize())
 	if _, err := conn.Exec(ctx, sql); err != nil {
-		if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == "42501" { // insufficient_privilege
+		if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == codeDenied {
 			return &SetupError{
 				What: fmt.Sprintf("may not create publication %s: %s", names.Publication, refused.Message),
 				Hint: "run as the table's owner: " + sql + ";",

@@ -3,6 +3,7 @@ package user
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -170,9 +171,7 @@ func (u *User) update(c profileChange, p policy, now time.Time) (map[string]any,
 		}
 	}
 	common, err := u.change(now)
-	for name, value := range common {
-		patch[name] = value
-	}
+	maps.Copy(patch, common)
 	return patch, err
 }
 

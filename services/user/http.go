@@ -136,8 +136,10 @@ func (s *Service) listUsers(ctx context.Context, in *listInput) (*listOutput, er
 	if in.After != "" {
 		id, err := parseID(in.After)
 		if err != nil {
-			return nil, &web.Problem{Status: http.StatusUnprocessableEntity, Message: "Validation failed",
-				Details: []web.Detail{{Field: "after", Message: "give what meta.next gave"}}}
+			return nil, &web.Problem{
+				Status: http.StatusUnprocessableEntity, Message: "Validation failed",
+				Details: []web.Detail{{Field: "after", Message: "give what meta.next gave"}},
+			}
 		}
 		after = id
 	}
@@ -216,9 +218,11 @@ func problem(err error) *web.Problem {
 	}
 	if locked, ok := errors.AsType[*lockedError](err); ok {
 		wait := max(1, int(math.Ceil(time.Until(locked.until).Seconds())))
-		return &web.Problem{Status: http.StatusTooManyRequests, Message: "Too many failed log-ins",
+		return &web.Problem{
+			Status: http.StatusTooManyRequests, Message: "Too many failed log-ins",
 			Details: []web.Detail{{Field: "login", Message: fmt.Sprintf("locked out; try again in %d seconds", wait)}},
-			Header:  http.Header{"Retry-After": {strconv.Itoa(wait)}}}
+			Header:  http.Header{"Retry-After": {strconv.Itoa(wait)}},
+		}
 	}
 	switch {
 	case errors.Is(err, errNotFound):

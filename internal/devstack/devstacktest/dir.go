@@ -17,7 +17,7 @@ func Dir(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp(parent, "t")
+	dir, err := os.MkdirTemp(parent, "t") //nolint:usetesting // servers run as another account, to which t.TempDir is closed
 	if err == nil {
 		err = os.Chmod(dir, 0o755)
 	}

@@ -85,7 +85,7 @@ func untilSignal(ctx context.Context, signals <-chan os.Signal, f func(context.C
 	case sig := <-signals:
 		cause := fmt.Errorf("stopped by signal: %v", sig)
 		cancel(cause)
-		<-done
+		<-done //nolint:errcheck // it ends because of the signal
 		return cause
 	}
 }

@@ -19,8 +19,10 @@ func TestRun(t *testing.T) {
 	}
 	t.Run("the command finds the servers, which are gone afterwards", func(t *testing.T) {
 		var stdout, stderr bytes.Buffer
-		code, err := run(t.Context(), []string{"--", "sh", "-c",
-			`echo $WALPOST_TEST_POSTGRES; echo $WALPOST_TEST_KAFKA; echo $WALPOST_TEST_MONGO; exit 7`},
+		code, err := run(t.Context(), []string{
+			"--", "sh", "-c",
+			`echo $WALPOST_TEST_POSTGRES; echo $WALPOST_TEST_KAFKA; echo $WALPOST_TEST_MONGO; exit 7`,
+		},
 			make(chan os.Signal), &stdout, &stderr)
 		if code != 7 || err != nil {
 			t.Fatalf("code %d, %v, want 7\n%s", code, err, &stderr)

@@ -85,14 +85,14 @@ func (s *servers) unlessSet(g *errgroup.Group, variable string, start func() (st
 func (s *servers) stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopLimit)
 	defer cancel()
-	errs := make([]error, len(s.stops))
+	errs := make([]error, len(s.stops), len(s.stops)+1)
 	var wg sync.WaitGroup
 	for i, stop := range s.stops {
 		wg.Go(func() { errs[i] = stop(ctx) })
 	}
 	wg.Wait()
 	if s.remove != nil {
-		errs = append(errs, s.remove())
+		errs = append(errs, s.remove()) //nolint:makezero // filled by index, then one more
 	}
 	return errors.Join(errs...)
 }
