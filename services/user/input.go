@@ -91,9 +91,9 @@ func (b *CreateBody) Resolve(huma.Context) []error {
 // UpdateBody is what PATCH /users/{id} takes, a JSON Merge Patch: what is
 // missing stays, and null removes the date of birth.
 type UpdateBody struct {
-	Username    patched `json:"username,omitempty"` //nolint:modernize // huma reads omitempty as optional
-	Email       patched `json:"email,omitempty"` //nolint:modernize // huma reads omitempty as optional
-	FullName    patched `json:"fullName,omitempty"` //nolint:modernize // huma reads omitempty as optional
+	Username    patched `json:"username,omitempty"`                                                   //nolint:modernize // huma reads omitempty as optional
+	Email       patched `json:"email,omitempty"`                                                      //nolint:modernize // huma reads omitempty as optional
+	FullName    patched `json:"fullName,omitempty"`                                                   //nolint:modernize // huma reads omitempty as optional
 	DateOfBirth patched `json:"dateOfBirth,omitempty" doc:"A date like 1990-12-31; null removes it."` //nolint:modernize // huma reads omitempty as optional
 }
 

@@ -92,7 +92,7 @@ func (s *servers) stop(ctx context.Context) error {
 	}
 	wg.Wait()
 	if s.remove != nil {
-		errs = append(errs, s.remove()) //nolint:makezero // filled by index, then one more
+		errs = append(errs, s.remove())
 	}
 	return errors.Join(errs...)
 }
