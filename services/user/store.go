@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -75,6 +76,9 @@ func scan(row pgx.CollectableRow) (*User, error) {
 type filter struct{ username, email string }
 
 func list(ctx context.Context, db querier, f filter, after outbox.ID, limit int) ([]State, error) {
+	if strings.ContainsRune(f.username+f.email, 0) {
+		return nil, nil // PostgreSQL's text holds no NUL, so nobody has it
+	}
 	// Only the conditions asked for stand in the statement, so that each shape
 	// gets a plan with the index that fits it.
 	where, args := `id > $1`, []any{after, limit}
