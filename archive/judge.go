@@ -154,13 +154,13 @@ func (w *writer) lookUp(ctx context.Context, ids []string) (map[string]*stored, 
 		}
 		var docs []struct {
 			ID     string `bson:"_id"`
-			stored `bson:",inline"`
+			Stored stored `bson:",inline"` // the driver leaves out an embedded type that is not exported
 		}
 		if err := cursor.All(ctx, &docs); err != nil {
 			return err
 		}
 		for i := range docs {
-			found[docs[i].ID] = &docs[i].stored
+			found[docs[i].ID] = &docs[i].Stored
 		}
 		return nil
 	})
