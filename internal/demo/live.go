@@ -47,7 +47,7 @@ func show(ctx context.Context, s *stack, t *traffic, d *display) (err error) {
 		}
 		if err := now.take(ctx, s, t); err != nil {
 			if ctx.Err() != nil {
-				return nil //nolint:nilerr // the stop is why it failed
+				return nil
 			}
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -14,11 +15,12 @@ const everything = 10_000
 type IncompleteError struct{ Missing []string }
 
 func (e *IncompleteError) Error() string {
-	text := "the round is incomplete"
+	var text strings.Builder
+	text.WriteString("the round is incomplete")
 	for _, m := range e.Missing {
-		text += "\n- " + m
+		text.WriteString("\n- " + m)
 	}
-	return text
+	return text.String()
 }
 
 // Once plays one scripted round and stops everything again. The summary is
