@@ -60,10 +60,14 @@ func TestEveryCommittedEventIsArchivedOnce(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../../cmd/relay", "../../cmd/archive").CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	relay := &program{t: t, args: []string{filepath.Join(bin, "relay"), "run", "--postgres", dsn, "--brokers", brokers,
-		"--source", name, "--positions-topic", "_" + name, "--ops-listen", "127.0.0.1:0"}}
-	archiver := &program{t: t, args: []string{filepath.Join(bin, "archive"), "run", "--brokers", brokers, "--mongo", uri,
-		"--database", database, "--group", name, "--topics", "^" + name, "--ops-listen", "127.0.0.1:0", "--listen", "127.0.0.1:0"}}
+	relay := &program{t: t, args: []string{
+		filepath.Join(bin, "relay"), "run", "--postgres", dsn, "--brokers", brokers,
+		"--source", name, "--positions-topic", "_" + name, "--ops-listen", "127.0.0.1:0",
+	}}
+	archiver := &program{t: t, args: []string{
+		filepath.Join(bin, "archive"), "run", "--brokers", brokers, "--mongo", uri,
+		"--database", database, "--group", name, "--topics", "^" + name, "--ops-listen", "127.0.0.1:0", "--listen", "127.0.0.1:0",
+	}}
 	relay.start()
 	archiver.start()
 	t.Cleanup(func() { relay.kill(); archiver.kill() })
