@@ -109,7 +109,7 @@ func (d *Demo) run(ctx context.Context, work func(context.Context, *stack) error
 			return err
 		}
 		if ctx.Err() != nil {
-			return nil // stopped while starting
+			return nil //nolint:nilerr // stopped while starting
 		}
 		s.partsReady = time.Now()
 		return work(ctx, s)
