@@ -81,8 +81,8 @@ func newStack(ctx context.Context, cfg Config, servers *servers) (_ *stack, err 
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
 		_ = s.mongo.Disconnect(ctx) // it only tells that connections were still in use
-	}) //nolint:contextcheck // the constructors start nothing
-	return s, s.configure(cfg)
+	})
+	return s, s.configure(cfg) //nolint:contextcheck // the constructors start nothing
 }
 
 func (s *stack) configure(cfg Config) (err error) {
