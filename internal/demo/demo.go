@@ -76,19 +76,31 @@ func New(cfg Config) (*Demo, error) {
 	return &Demo{cfg: cfg}, nil
 }
 
+// A failure is why a demo failed, and where its logs are.
+type failure struct {
+	err  error
+	logs string
+}
+
+func (f *failure) Error() string { return fmt.Sprintf("%v\nlogs: %s", f.err, f.logs) }
+func (f *failure) Unwrap() error { return f.err }
+
 // run starts everything, calls work, and returns after everything has stopped:
-// when work returns, when ctx ends, or when a part fails. The error names the
-// part that failed first. work is given the parts when all are ready.
-func (d *Demo) run(ctx context.Context, work func(context.Context, *stack) error) (err error) {
+// when work returns, when ctx ends, which is no error, or when a part fails.
+// The error is a [*failure] that names the part that failed first. made, if
+// given, gets the stack as the servers run; work when the programs are ready.
+func (d *Demo) run(ctx context.Context, made func(*stack), work func(context.Context, *stack) error) (err error) {
 	began := time.Now()
 	dir, remove, err := d.folder()
 	if err != nil {
 		return fmt.Errorf("make the demo's folder: %w", err)
 	}
 	defer func() {
-		if err == nil {
-			err = remove()
+		if err != nil {
+			err = &failure{err: err, logs: filepath.Join(dir, "log")}
+			return
 		}
+		err = remove()
 	}()
 	servers := &servers{dir: dir, progress: &lines{w: d.cfg.Progress}}
 	defer func() { err = errors.Join(err, servers.stop(ctx)) }()
@@ -104,6 +116,9 @@ func (d *Demo) run(ctx context.Context, work func(context.Context, *stack) error
 	}
 	defer s.close()
 	s.began, s.serversReady = began, time.Now()
+	if made != nil {
+		made(s)
+	}
 	parts := append(s.parts(), servers.watch, func(ctx context.Context) error {
 		if err := s.awaitReady(ctx, d.cfg.Timeout); err != nil {
 			return err

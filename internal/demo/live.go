@@ -18,7 +18,7 @@ const (
 // normal way to stop it and gives nil. On a terminal the display is one block
 // that is drawn anew; elsewhere it is a line a second.
 func (d *Demo) Live(ctx context.Context, out io.Writer, terminal bool) error {
-	return d.run(ctx, func(ctx context.Context, s *stack) error {
+	return d.run(ctx, nil, func(ctx context.Context, s *stack) error {
 		client := newClient(s.at)
 		defer client.close()
 		traffic := &traffic{client: client}

@@ -12,52 +12,67 @@ import (
 const everything = 10_000
 
 // An IncompleteError says what a round lacked at its end.
-type IncompleteError struct{ Missing []string }
+type IncompleteError struct {
+	Missing []string
+	Logs    string // folder of the programs' logs; "" where they are gone
+}
 
 func (e *IncompleteError) Error() string {
-	var text strings.Builder
-	text.WriteString("the round is incomplete")
+	var b strings.Builder
+	b.WriteString("the round is incomplete")
 	for _, m := range e.Missing {
-		text.WriteString("\n- " + m)
+		b.WriteString("\n- " + m)
 	}
-	return text.String()
+	if e.Logs != "" {
+		b.WriteString("\nlogs: " + e.Logs)
+	}
+	return b.String()
 }
 
 // Once plays one scripted round and stops everything again. The summary is
-// never nil and tells as much as is known; an [*IncompleteError] comes with
-// one that says what is missing.
+// never nil and tells as much as is known; where it is not OK, the error is an
+// [*IncompleteError].
 func (d *Demo) Once(ctx context.Context) (*Summary, error) {
 	summary := &Summary{Missing: []string{}, Users: []Replay{}}
 	played := false
-	err := d.run(ctx, func(ctx context.Context, s *stack) error {
-		summary.started(s)
-		err := d.round(ctx, s, summary)
-		played = err == nil
+	err := d.run(ctx, summary.made, func(ctx context.Context, s *stack) (err error) {
+		played, err = d.round(ctx, s, summary)
 		return err
 	})
-	switch {
+	incomplete := new(IncompleteError)
+	if failed, ok := errors.AsType[*failure](err); ok {
+		err, incomplete.Logs = failed.err, failed.logs
+	}
+	switch _, known := errors.AsType[*IncompleteError](err); {
+	case known: // round has said what
 	case err != nil:
 		summary.Missing = append(summary.Missing, err.Error())
 	case !played:
 		summary.Missing = append(summary.Missing, "the round was stopped before its end")
 	}
-	summary.OK = len(summary.Missing) == 0
-	if !summary.OK {
-		return summary, &IncompleteError{Missing: summary.Missing}
+	if len(summary.Missing) > 0 {
+		incomplete.Missing = summary.Missing
+		return summary, incomplete
 	}
+	summary.OK = true
 	return summary, nil
 }
 
-// round plays the script and fills in summary; what did not arrive in time
-// stands there as missing. An error says that the round could not go on.
-func (d *Demo) round(ctx context.Context, s *stack, summary *Summary) (err error) {
+// round plays the script and fills in summary. What did not arrive in time is
+// put there as missing, and the error is then an [*IncompleteError]; another
+// error says that the round could not go on. played is false when ctx ended.
+func (d *Demo) round(ctx context.Context, s *stack, summary *Summary) (played bool, err error) {
+	summary.ready(s)
 	limited, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
 	defer cancel()
 	client := newClient(s.at)
 	defer client.close()
 	summary.Requests, err = (&round{client: client}).play(limited)
+	if ctx.Err() != nil {
+		return false, nil
+	}
 	if err != nil {
-		return fmt.Errorf("play the round: %w", err)
+		return false, fmt.Errorf("play the round: %w", err)
 	}
 	// All rows are committed by now: each was before its request was answered.
 	var all []*passage
@@ -70,21 +85,25 @@ func (d *Demo) round(ctx context.Context, s *stack, summary *Summary) (err error
 		return arrived(now)
 	})
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return false, nil
 	}
-	if late != nil {
-		if _, ok := errors.AsType[*IncompleteError](late); !ok {
-			return late
-		}
+	if _, ok := errors.AsType[*IncompleteError](late); late != nil && !ok {
+		return false, late
 	}
 	// What arrived can be looked at even when time is up.
 	reading, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if err := summary.count(reading, s, all); err != nil {
-		return err
+		return false, err
 	}
 	summary.Missing = append(summary.Missing, missing(all)...)
-	return summary.compare(reading, s, client)
+	if err := summary.compare(reading, s, client); err != nil {
+		return false, err
+	}
+	if len(summary.Missing) > 0 {
+		return true, &IncompleteError{Missing: summary.Missing}
+	}
+	return true, nil
 }
 
 func arrived(all []*passage) error {

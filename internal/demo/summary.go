@@ -58,12 +58,15 @@ type Replay struct {
 	Replayed json.RawMessage `json:"replayed"`
 }
 
-func (m *Summary) started(s *stack) {
+func (m *Summary) made(s *stack) {
 	m.Servers = Servers{
 		Dir: s.servers.dir, PostgresPID: s.servers.postgres.PID,
 		MongoKind: s.servers.mongo.Kind, MongoPID: s.servers.mongo.PID,
 	}
 	m.Startup.ServersReady = milliseconds(s.serversReady.Sub(s.began))
+}
+
+func (m *Summary) ready(s *stack) {
 	m.Startup.ProgramsReady = milliseconds(s.partsReady.Sub(s.began))
 }
 

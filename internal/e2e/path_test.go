@@ -29,7 +29,7 @@ import (
 const (
 	writers  = 8
 	accounts = 40 // of each writer
-	events   = 10_000
+	events   = 2_000
 )
 
 // TestEveryCommittedEventIsArchivedOnce writes with rollbacks, savepoints and
