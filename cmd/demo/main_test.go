@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/seed-048de892/walpost/internal/daemon"
@@ -129,9 +130,19 @@ func TestIncompleteRoundExitsWithWhatIsMissing(t *testing.T) {
 	}
 }
 
-// TestInterruptStopsEverything sends what Ctrl-C sends, once events flow.
-func TestInterruptStopsEverything(t *testing.T) {
+// TestSignalsStopEverything sends what Ctrl-C, an init system and a terminal
+// that closes send, once events flow.
+func TestSignalsStopEverything(t *testing.T) {
 	t.Parallel()
+	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
+		t.Run(signal.String(), func(t *testing.T) {
+			t.Parallel()
+			stopBy(t, signal)
+		})
+	}
+}
+
+func stopBy(t *testing.T, signal os.Signal) {
 	cmd := program(t, "--rate", "50")
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
@@ -152,7 +163,7 @@ func TestInterruptStopsEverything(t *testing.T) {
 		}
 		if strings.HasPrefix(line, "rows=") && !strings.Contains(line, "archived=0 ") && !flowing {
 			flowing = true
-			if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			if err := cmd.Process.Signal(signal); err != nil {
 				t.Fatal(err)
 			}
 		}

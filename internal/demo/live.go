@@ -2,7 +2,6 @@ package demo
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -31,11 +30,11 @@ func (d *Demo) Live(ctx context.Context, out io.Writer, terminal bool) error {
 	})
 }
 
-func show(ctx context.Context, s *stack, t *traffic, d *display) (err error) {
+func show(ctx context.Context, s *stack, t *traffic, d *display) error {
 	if err := d.begin(s); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, d.end()) }()
+	defer d.end()
 	ticker := time.NewTicker(refreshEvery)
 	defer ticker.Stop()
 	var now snapshot
