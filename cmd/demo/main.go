@@ -36,8 +36,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 // Run runs until ctx ends, or through the round. An incomplete round ends the
 // program with the code for a broken promise.
 func (c *command) Run(ctx context.Context, out daemon.Output) error {
-	// The terminal's end is as good as Ctrl-C: nothing may be left behind.
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)
+	// A terminal that closes and a reader that goes, as head does, are as good
+	// as Ctrl-C: nothing may be left behind.
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP, syscall.SIGPIPE)
 	defer stop()
 	if c.JSON && !c.Once {
 		return &daemon.ExitError{Code: daemon.ExitUsage, Err: errors.New("--json goes with --once")}

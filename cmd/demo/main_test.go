@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -130,19 +131,23 @@ func TestIncompleteRoundExitsWithWhatIsMissing(t *testing.T) {
 	}
 }
 
-// TestSignalsStopEverything sends what Ctrl-C, an init system and a terminal
-// that closes send, once events flow.
-func TestSignalsStopEverything(t *testing.T) {
+// TestStopLeavesNothing ends the program, once events flow, as Ctrl-C, an init
+// system, a terminal that closes and a reader that goes do.
+func TestStopLeavesNothing(t *testing.T) {
 	t.Parallel()
 	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
 		t.Run(signal.String(), func(t *testing.T) {
 			t.Parallel()
-			stopBy(t, signal)
+			stopBy(t, func(p *os.Process, _ io.Closer) error { return p.Signal(signal) })
 		})
 	}
+	t.Run("closed pipe", func(t *testing.T) {
+		t.Parallel()
+		stopBy(t, func(_ *os.Process, stdout io.Closer) error { return stdout.Close() })
+	})
 }
 
-func stopBy(t *testing.T, signal os.Signal) {
+func stopBy(t *testing.T, stop func(*os.Process, io.Closer) error) {
 	cmd := program(t, "--rate", "50")
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
@@ -163,7 +168,7 @@ func stopBy(t *testing.T, signal os.Signal) {
 		}
 		if strings.HasPrefix(line, "rows=") && !strings.Contains(line, "archived=0 ") && !flowing {
 			flowing = true
-			if err := cmd.Process.Signal(signal); err != nil {
+			if err := stop(cmd.Process, stdout); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -2,9 +2,11 @@ package demo
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -14,8 +16,9 @@ const (
 )
 
 // Live sends traffic and shows on out what flows until ctx ends, which is the
-// normal way to stop it and gives nil. On a terminal the display is one block
-// that is drawn anew; elsewhere it is a line a second.
+// normal way to stop it and gives nil, as does a pipe's reader that goes. On a
+// terminal the display is one block that is drawn anew; elsewhere it is a line
+// a second.
 func (d *Demo) Live(ctx context.Context, out io.Writer, terminal bool) error {
 	return d.run(ctx, nil, func(ctx context.Context, s *stack) error {
 		client := newClient(s.at)
@@ -51,6 +54,9 @@ func show(ctx context.Context, s *stack, t *traffic, d *display) error {
 			return err
 		}
 		if err := d.draw(&now); err != nil {
+			if errors.Is(err, syscall.EPIPE) {
+				return nil
+			}
 			return err
 		}
 	}
