@@ -146,7 +146,7 @@ func TestLasting(t *testing.T) {
 		"network":              {mongo.CommandError{Labels: []string{"NetworkError"}}, false},
 		"overloaded":           {mongo.CommandError{Code: 462, Labels: []string{"SystemOverloadedError"}}, false},
 		"majority not reached": {&mongo.WriteConcernError{Code: 64}, false},
-		"no such concern":      {&mongo.WriteConcernError{Code: 79}, false},
+		"no such concern":      {&mongo.WriteConcernError{Code: 79}, true},
 		"concern not allowed":  {&mongo.WriteConcernError{Code: 2}, true},
 		"cannot make an index": {mongo.CommandError{Code: 85}, true},
 	}

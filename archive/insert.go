@@ -22,7 +22,7 @@ const firstPause = 20 * time.Millisecond
 // passingCodes are MongoDB's codes for errors that pass: a primary steps down,
 // a node shuts down or recovers, a limit of time or space is reached.
 var passingCodes = []int{
-	6, 7, 24, 46, 50, 63, 64, 79, 89, 91, 100, 112, 133, 134, 150, 175, 189, 202, 234, 262, 317, 358, 384, 402, 462,
+	6, 7, 24, 46, 50, 63, 64, 89, 91, 100, 112, 133, 134, 150, 175, 189, 202, 234, 262, 317, 358, 384, 402, 462,
 	9001, 10058, 10107, 11600, 11601, 11602, 13388, 13435, 13436, 14031,
 }
 
