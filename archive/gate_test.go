@@ -1,18 +1,20 @@
 package archive_test
 
 import (
-	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
 // A gate stands before a server and can be shut: connections end and new ones
-// are refused at once.
+// are refused at once. Muted, it lets questions through but no answer: the
+// connection ends instead.
 type gate struct {
 	target   string
 	listener net.Listener
 	wg       sync.WaitGroup
+	muted    atomic.Bool
 
 	mu     sync.Mutex
 	isShut bool
@@ -51,8 +53,8 @@ func (g *gate) accept() {
 		if !g.hold(in, out) {
 			continue
 		}
-		g.wg.Go(func() { g.pipe(in, out) })
-		g.wg.Go(func() { g.pipe(out, in) })
+		g.wg.Go(func() { g.pipe(in, out, nil) })
+		g.wg.Go(func() { g.pipe(out, in, &g.muted) })
 	}
 }
 
@@ -68,9 +70,19 @@ func (g *gate) hold(in, out net.Conn) bool {
 	return true
 }
 
-func (g *gate) pipe(from, to net.Conn) {
-	_, _ = io.Copy(to, from)
-	_, _ = from.Close(), to.Close()
+// pipe copies until one end closes, or something comes while muted.
+func (g *gate) pipe(from, to net.Conn, muted *atomic.Bool) {
+	defer func() { _, _ = from.Close(), to.Close() }()
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buf)
+		if err != nil || muted != nil && muted.Load() {
+			return
+		}
+		if _, err := to.Write(buf[:n]); err != nil {
+			return
+		}
+	}
 }
 
 func (g *gate) shut() {

@@ -5,19 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/common/expfmt"
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.mongodb.org/mongo-driver/v2/bson"
-	"go.mongodb.org/mongo-driver/v2/mongo"
-	"go.mongodb.org/mongo-driver/v2/mongo/options"
 	"go.uber.org/goleak"
 
 	"github.com/seed-048de892/walpost/archive"
@@ -25,240 +19,6 @@ import (
 	"github.com/seed-048de892/walpost/internal/devstack/devstacktest"
 	"github.com/seed-048de892/walpost/outbox/cloudevent"
 )
-
-// patience is how long a test waits for what must happen.
-const patience = 60 * time.Second
-
-// A bench is a topic, a database and what tests do to them.
-type bench struct {
-	t        *testing.T
-	brokers  []string
-	uri      string
-	database string
-	name     string // of the group, and how the topics begin
-	topic    string
-	kafka    *kgo.Client
-	admin    *kadm.Client
-	db       *mongo.Database
-}
-
-func newBench(t *testing.T) *bench {
-	t.Helper()
-	uri, database := devstacktest.Mongo(t)
-	return newBenchOn(t, uri, database)
-}
-
-func newBenchOn(t *testing.T, uri, database string) *bench {
-	t.Helper()
-	b := &bench{t: t, brokers: devstacktest.Kafka(t), uri: uri, database: database, name: devstacktest.Name(t)}
-	var err error
-	b.kafka, err = kgo.NewClient(kgo.SeedBrokers(b.brokers...), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(b.kafka.Close)
-	b.admin = kadm.NewClient(b.kafka)
-	client, err := mongo.Connect(options.Client().ApplyURI(uri).SetServerSelectionTimeout(patience))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = client.Disconnect(context.WithoutCancel(t.Context())) })
-	b.db = client.Database(database)
-	b.topic = b.makeTopic("one", 3)
-	return b
-}
-
-func (b *bench) makeTopic(suffix string, partitions int32) string {
-	b.t.Helper()
-	topic := b.name + "." + suffix
-	if _, err := b.admin.CreateTopic(b.t.Context(), partitions, 1, nil, topic); err != nil {
-		b.t.Fatal(err)
-	}
-	b.t.Cleanup(func() { _, _ = b.admin.DeleteTopics(context.WithoutCancel(b.t.Context()), topic) })
-	return topic
-}
-
-// event gives version n of an aggregate.
-func (b *bench) event(aggregate string, n int64) *cloudevent.Event {
-	return &cloudevent.Event{
-		ID: fmt.Sprintf("%s/%s/%d", b.name, aggregate, n), Source: b.name, Type: "Changed", Subject: aggregate,
-		Time: time.Date(2026, 1, 1, 0, 0, int(n), 123456000, time.UTC), ContentType: "application/json",
-		AggregateType: "thing", AggregateVersion: n, Data: fmt.Appendf(nil, `{"n": %d}`, n),
-	}
-}
-
-func (b *bench) produce(records ...*kgo.Record) {
-	b.t.Helper()
-	if err := b.kafka.ProduceSync(b.t.Context(), records...).FirstErr(); err != nil {
-		b.t.Fatal(err)
-	}
-}
-
-func (b *bench) produceEvents(events ...*cloudevent.Event) {
-	b.t.Helper()
-	var records []*kgo.Record
-	for _, e := range events {
-		records = append(records, cloudevent.Record(b.topic, e))
-	}
-	b.produce(records...)
-}
-
-// A running is an archive at work.
-type running struct {
-	*archive.Archive
-	registry *prometheus.Registry
-	cancel   context.CancelFunc
-	done     chan error
-}
-
-func (b *bench) start(change func(*archive.Config)) *running {
-	b.t.Helper()
-	registry := prometheus.NewRegistry()
-	cfg := archive.Config{
-		Brokers: b.brokers, MongoURI: b.uri, Database: b.database,
-		Group: b.name, Topics: `^` + b.name + `\.`, TopicsEvery: 200 * time.Millisecond,
-		RetryEvery: 200 * time.Millisecond, SessionTimeout: 6 * time.Second,
-		Registerer: registry, Log: slog.New(slog.NewTextHandler(b.t.Output(), nil)),
-	}
-	if change != nil {
-		change(&cfg)
-	}
-	a, err := archive.New(cfg)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(b.t.Context())
-	r := &running{Archive: a, registry: registry, cancel: cancel, done: make(chan error, 1)}
-	go func() { r.done <- a.Run(ctx) }()
-	b.t.Cleanup(func() { r.stop(b.t) })
-	return r
-}
-
-// stop ends the run, which must end well.
-func (r *running) stop(t *testing.T) {
-	t.Helper()
-	if r.cancel == nil {
-		return
-	}
-	r.cancel()
-	r.cancel = nil
-	select {
-	case err := <-r.done:
-		if err != nil {
-			t.Errorf("Run = %v, want nil after its context ended", err)
-		}
-	case <-time.After(patience):
-		t.Fatal("Run does not return")
-	}
-}
-
-// until waits for a condition and fails with what it says is missing.
-func (b *bench) until(missing func(ctx context.Context) (string, error)) {
-	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.t.Context(), patience)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	var what string
-	for {
-		var err error
-		if what, err = missing(ctx); err != nil && ctx.Err() == nil {
-			what = err.Error()
-		} else if err == nil && what == "" {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			b.t.Fatalf("after %v: %s", patience, what)
-		}
-	}
-}
-
-func (b *bench) untilCount(collection string, want int64) {
-	b.t.Helper()
-	b.until(func(ctx context.Context) (string, error) {
-		n, err := b.db.Collection(collection).CountDocuments(ctx, bson.D{})
-		if err == nil && n < want {
-			return fmt.Sprintf("%d of %d documents in %s", n, want, collection), nil
-		}
-		if err == nil && n > want {
-			b.t.Fatalf("%d documents in %s, want %d", n, collection, want)
-		}
-		return "", err
-	})
-}
-
-func (b *bench) untilMetric(r *running, line string) {
-	b.t.Helper()
-	name, _, _ := strings.Cut(line, "{")
-	name, _, _ = strings.Cut(name, " ")
-	b.until(func(context.Context) (string, error) {
-		got := metric(b.t, r.registry, name)
-		if !strings.Contains(got, line+"\n") {
-			return "want " + line + ", have:\n" + got, nil
-		}
-		return "", nil
-	})
-}
-
-// metric gives one metric family as it would be scraped.
-func metric(t *testing.T, registry *prometheus.Registry, name string) string {
-	t.Helper()
-	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var text strings.Builder
-	for _, f := range families {
-		if f.GetName() == name {
-			if _, err := expfmt.MetricFamilyToText(&text, f); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	return text.String()
-}
-
-// committed gives how many records of the bench's topics the group need not
-// read again.
-func (b *bench) committed(ctx context.Context) (int64, error) {
-	offsets, err := b.admin.FetchOffsets(ctx, b.name)
-	if err != nil {
-		return 0, err
-	}
-	var n int64
-	offsets.Each(func(o kadm.OffsetResponse) { n += max(0, o.At) })
-	return n, nil
-}
-
-func (b *bench) untilCommitted(want int64) {
-	b.t.Helper()
-	b.until(func(ctx context.Context) (string, error) {
-		n, err := b.committed(ctx)
-		if err == nil && n != want {
-			return fmt.Sprintf("%d records committed, want %d", n, want), nil
-		}
-		return "", err
-	})
-}
-
-// quarantined gives the reasons in quarantine.
-func (b *bench) quarantined() (docs []struct {
-	ID, Topic, Reason, Detail string
-	Key, Value                []byte
-	Offset                    int64
-}) {
-	b.t.Helper()
-	cursor, err := b.db.Collection("quarantine").Find(b.t.Context(), bson.D{})
-	if err == nil {
-		err = cursor.All(b.t.Context(), &docs)
-	}
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	return docs
-}
 
 func TestEveryKindOfRecordIsKept(t *testing.T) {
 	t.Parallel()
@@ -473,12 +233,7 @@ func TestMongoKilledUnderLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-server.Done()
-	b.until(func(context.Context) (string, error) {
-		if strings.Contains(metric(t, run.registry, "archive_mongo_failures_total"), "archive_mongo_failures_total 0\n") {
-			return "no failure has been noticed", nil
-		}
-		return "", nil
-	})
+	b.untilFailure(run)
 	if err := <-loaded; err != nil {
 		t.Fatal(err)
 	}
@@ -508,20 +263,14 @@ func TestMongoKilledUnderLoad(t *testing.T) {
 func TestOffsetsAreCommittedOnlyAfterTheWrite(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	gate := newGate(t, strings.TrimSuffix(strings.TrimPrefix(b.uri, "mongodb://"), "/?directConnection=true"))
-	b.uri = "mongodb://" + gate.address() + "/?directConnection=true"
+	gate := b.gate()
 	run := b.start(nil)
 	b.produceEvents(b.event("a", 1))
 	b.untilCommitted(1)
 
 	gate.shut()
 	b.produceEvents(b.event("a", 2), b.event("a", 3))
-	b.until(func(context.Context) (string, error) { // by now the insert has failed
-		if strings.Contains(metric(t, run.registry, "archive_mongo_failures_total"), "archive_mongo_failures_total 0\n") {
-			return "no failed insert", nil
-		}
-		return "", nil
-	})
+	b.untilFailure(run)
 	if n, err := b.committed(t.Context()); err != nil || n != 1 {
 		t.Errorf("%d records are committed while MongoDB is out of reach (%v), want the one before", n, err)
 	}
@@ -533,6 +282,25 @@ func TestOffsetsAreCommittedOnlyAfterTheWrite(t *testing.T) {
 	b.start(nil)
 	b.untilCount("events", 3)
 	b.untilCommitted(3)
+}
+
+// An insert whose answer is lost is tried again, and finds its own document.
+func TestLostAnswerIsNoRedelivery(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	gate := b.gate()
+	run := b.start(nil)
+	b.produceEvents(b.event("a", 1))
+	b.untilCommitted(1)
+
+	gate.muted.Store(true)
+	b.produceEvents(b.event("a", 2))
+	b.untilCount("events", 2)
+	b.untilFailure(run)
+	gate.muted.Store(false)
+	b.untilCommitted(2)
+	b.untilMetric(run, `archive_documents_written_total 2`)
+	b.untilMetric(run, `archive_redeliveries_total{kind="consumed_again"} 0`)
 }
 
 func TestRunLeavesNoGoroutineBehind(t *testing.T) {
