@@ -38,18 +38,34 @@ type folder struct {
 }
 
 func (f folder) Open(name string) (fs.File, error) {
-	if !fs.ValidPath(name) {
-		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
+	full, err := f.full("open", name)
+	if err != nil {
+		return nil, err
 	}
-	return f.FS.Open(path.Join(f.name, name))
+	return f.FS.Open(full)
 }
 
 func (f folder) ReadDir(name string) ([]fs.DirEntry, error) {
-	return f.FS.ReadDir(path.Join(f.name, name))
+	full, err := f.full("readdir", name)
+	if err != nil {
+		return nil, err
+	}
+	return f.FS.ReadDir(full)
 }
 
 func (f folder) ReadFile(name string) ([]byte, error) {
-	return f.FS.ReadFile(path.Join(f.name, name))
+	full, err := f.full("read", name)
+	if err != nil {
+		return nil, err
+	}
+	return f.FS.ReadFile(full)
+}
+
+func (f folder) full(op, name string) (string, error) {
+	if !fs.ValidPath(name) {
+		return "", &fs.PathError{Op: op, Path: name, Err: fs.ErrInvalid}
+	}
+	return path.Join(f.name, name), nil
 }
 
 // Up applies all of migrations that the database at dsn lacks and logs each.

@@ -28,6 +28,7 @@ const secret = "Secret12!"
 type fixture struct {
 	*testing.T
 	db  *pgxpool.Pool
+	dsn string
 	url string
 	svc *user.Service
 }
@@ -63,7 +64,7 @@ func serve(t *testing.T, dsn string, log *slog.Logger, edit func(*user.Config)) 
 	}
 	server := httptest.NewServer(svc.Handler())
 	t.Cleanup(server.Close)
-	return &fixture{T: t, db: pool, url: server.URL, svc: svc}
+	return &fixture{T: t, db: pool, dsn: dsn, url: server.URL, svc: svc}
 }
 
 // testWriter writes logs to the test's own.

@@ -62,7 +62,7 @@ func TestReplicasShareTheKey(t *testing.T) {
 	f := start(t, nil)
 	f.create("ada")
 	session := decode[user.SessionState](t, f.want(f.do("POST", "/sessions", credentials("ada", secret)), 201).Data)
-	other := serve(t, f.db.Config().ConnString(), testLog(t), nil)
+	other := serve(t, f.dsn, testLog(t), nil)
 	other.want(other.do("DELETE", "/sessions/current", "", "Authorization: Bearer "+session.Token), http.StatusNoContent)
 }
 
@@ -89,7 +89,7 @@ func TestWrongLoginsLookTheSame(t *testing.T) {
 		}
 	}
 	f.want(f.do("POST", "/sessions", credentials("ADA", secret)), http.StatusTooManyRequests)
-	replica := serve(t, f.db.Config().ConnString(), testLog(t), nil)
+	replica := serve(t, f.dsn, testLog(t), nil)
 	replica.want(replica.do("POST", "/sessions", credentials("ada", secret)), http.StatusTooManyRequests)
 
 	f.exec(`update login_attempts set locked_until = now() - interval '1 second'`)

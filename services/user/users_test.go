@@ -228,6 +228,7 @@ func TestListPages(t *testing.T) {
 	f.want(f.do("GET", "/users?limit=101", ""), http.StatusUnprocessableEntity)
 	f.want(f.do("GET", "/users?page=2", ""), http.StatusUnprocessableEntity)
 	f.want(f.do("GET", "/users?username=%00", ""), http.StatusOK)
+	f.want(f.do("POST", "/sessions", `{"login":"a\u0000b","password":"x"}`), http.StatusBadRequest)
 }
 
 // Any sequence of commands leaves events that fold to the rows.

@@ -27,3 +27,10 @@ func unavailable(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, net.ErrClosed) || pgconn.SafeToRetry(err)
 }
+
+// unstorable reports whether err is a text that PostgreSQL cannot hold: with
+// NUL, or not UTF-8.
+func unstorable(err error) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pgErr.Code == "22021"
+}

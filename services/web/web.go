@@ -105,7 +105,7 @@ func New(cfg Config) (*API, error) {
 	described.OnAddOperation = []huma.AddOpFunc{describeFailures}
 	a.huma = humagin.New(engine, described)
 
-	ops := &daemon.Ops{Ready: cfg.Ready, Log: cfg.Log}
+	ops := &daemon.Ops{Ready: a.ready, Log: cfg.Log}
 	for _, path := range []string{"/health", "/ready"} {
 		engine.GET(path, gin.WrapH(ops.Handler()))
 	}
@@ -116,6 +116,19 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.engine.Serve
 
 // OpenAPI gives the description of all operations.
 func (a *API) OpenAPI() *huma.OpenAPI { return a.huma.OpenAPI() }
+
+// ready keeps from the public address what the operations address tells: names
+// of hosts and accounts.
+func (a *API) ready(ctx context.Context) error {
+	if a.cfg.Ready == nil {
+		return nil
+	}
+	if err := a.cfg.Ready(ctx); err != nil {
+		a.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "not ready", slog.Any("error", err))
+		return errors.New("see /ready at the operations address")
+	}
+	return nil
+}
 
 // Register adds an operation. Errors of handle become answers here: those the
 // service knows by Config.Problem, an unreachable database 503 with
@@ -144,6 +157,9 @@ func (a *API) problem(ctx context.Context, operation string, err error) *Problem
 	switch {
 	case errors.Is(err, context.Canceled): // the client has gone, nobody reads this
 		p = &Problem{Status: 499, Message: "Request cancelled"}
+		level = slog.LevelDebug
+	case unstorable(err):
+		p = &Problem{Status: http.StatusBadRequest, Message: "Malformed text", Details: []Detail{{Message: "leave out NUL and what is not UTF-8"}}}
 		level = slog.LevelDebug
 	case unavailable(err):
 		p = Unavailable("Database unavailable, try again")
