@@ -16,10 +16,10 @@ func main() { os.Exit(daemon.Main(run)) }
 type commands struct {
 	Config kong.ConfigFlag `help:"YAML file with flags by their names." placeholder:"FILE" env:"ARCHIVE_CONFIG"`
 
-	Run     runCommand     `cmd:"" help:"Archive until stopped, and serve what is archived."`
-	Events  eventsCommand  `cmd:"" help:"List an aggregate's events."`
-	State   stateCommand   `cmd:"" help:"Show the state that an aggregate's events come to."`
-	Version versionCommand `cmd:"" help:"Print the version."`
+	Run     runCommand            `cmd:"" help:"Archive until stopped, and serve what is archived."`
+	Events  eventsCommand         `cmd:"" help:"List an aggregate's events."`
+	State   stateCommand          `cmd:"" help:"Show the state that an aggregate's events come to."`
+	Version daemon.VersionCommand `cmd:"" help:"Print the version."`
 }
 
 // run is main without the process: tests call it with their own arguments and

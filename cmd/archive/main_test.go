@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -52,12 +51,8 @@ func TestUnreachableMongoSaysWhatToTypeNext(t *testing.T) {
 func TestVersion(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	if err := run(t.Context(), []string{"version", "--json"}, &out, &out); err != nil {
-		t.Fatal(err)
-	}
-	var v struct{ Version, Go string }
-	if err := json.Unmarshal(out.Bytes(), &v); err != nil || v.Version == "" || v.Go == "" {
-		t.Errorf("version = %s, %v; want version and go", out.Bytes(), err)
+	if err := run(t.Context(), []string{"version"}, &out, t.Output()); err != nil || out.Len() == 0 {
+		t.Errorf("version = %q, %v; want one", out.String(), err)
 	}
 }
 
