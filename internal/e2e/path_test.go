@@ -66,7 +66,7 @@ func TestEveryCommittedEventIsArchivedOnce(t *testing.T) {
 	}}
 	archiver := &program{t: t, args: []string{
 		filepath.Join(bin, "archive"), "run", "--brokers", brokers, "--mongo", uri,
-		"--database", database, "--group", name, "--topics", "^" + name, "--ops-listen", "127.0.0.1:0", "--listen", "127.0.0.1:0",
+		"--database", database, "--group", name, "--topics", "^" + name, "--instance", name, "--ops-listen", "127.0.0.1:0", "--listen", "127.0.0.1:0",
 	}}
 	relay.start()
 	archiver.start()
