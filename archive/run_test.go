@@ -139,6 +139,24 @@ func TestReadingInPagesAndFolding(t *testing.T) {
 	}
 }
 
+func TestReadingWithoutTheIndex(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	store := archive.NewStore(b.db, nil)
+	if _, err := store.State(t.Context(), "thing", "a", archive.Until{}); !errors.Is(err, archive.ErrNotFound) {
+		t.Errorf("before the first start: %v, want ErrNotFound", err)
+	}
+	b.start(nil)
+	b.produceEvents(b.event("a", 1))
+	b.untilCount("events", 1)
+	if err := b.db.Collection("events").Indexes().DropOne(t.Context(), "aggregate_version"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.State(t.Context(), "thing", "a", archive.Until{}); err == nil || errors.Is(err, archive.ErrNotFound) {
+		t.Errorf("with the index dropped: %v, want an error that says so", err)
+	}
+}
+
 func TestNewTopicJoinsByItself(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

@@ -106,7 +106,10 @@ func (s *Store) each(ctx context.Context, aggregateType, id string, from, limit 
 			SetHint(versionIndex))
 	if err != nil {
 		if noSuchIndex(err) {
-			return nil // nothing has ever been archived here
+			err = s.unprepared(ctx)
+		}
+		if err == nil {
+			return nil
 		}
 		return fail(err)
 	}
@@ -125,6 +128,17 @@ func (s *Store) each(ctx context.Context, aggregateType, id string, from, limit 
 		return fail(err)
 	}
 	return nil
+}
+
+// unprepared gives nil where the index is missing because nothing has been
+// archived yet. Else somebody dropped it, and to answer that there are no
+// events would be wrong.
+func (s *Store) unprepared(ctx context.Context) error {
+	n, err := s.db.Collection(eventsCollection).EstimatedDocumentCount(ctx)
+	if err == nil && n > 0 {
+		err = fmt.Errorf("index %s of %s.%s is missing; start the archive, which makes it", versionIndex, s.db.Name(), eventsCollection)
+	}
+	return err
 }
 
 // noSuchIndex reports whether the server knows no index of the hinted name:
