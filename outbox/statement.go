@@ -47,17 +47,18 @@ func (w Writer) statement(events []Event) (sql string, args []any, err error) {
 
 func arrays(events []Event) []any {
 	n := len(events)
-	ids := make([]ID, n)
+	ids := make([]string, n) // pgx knows no array of IDs where it must go by the Go type
 	topics, aggregateTypes, aggregateIDs := make([]string, n), make([]string, n), make([]string, n)
 	versions := make([]int64, n)
 	types, payloads, headers := make([]string, n), make([][]byte, n), make([]string, n)
 	var last ID
 	for i := range events {
 		e := &events[i]
-		ids[i] = idOr(e.ID, last)
+		id := idOr(e.ID, last)
 		if e.ID.IsZero() {
-			last = ids[i]
+			last = id
 		}
+		ids[i] = id.String()
 		topics[i], aggregateTypes[i], aggregateIDs[i] = e.Topic, e.AggregateType, e.AggregateID
 		versions[i] = e.AggregateVersion
 		types[i], payloads[i], headers[i] = e.Type, payload(e), headersText(e.Headers)
