@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,8 +29,9 @@ import (
 
 const (
 	writers  = 8
-	accounts = 40 // of each writer
-	events   = 2_000
+	accounts = 5 // of each writer
+	events   = 10_000
+	kills    = 3 // of each program
 )
 
 // TestEveryCommittedEventIsArchivedOnce writes with rollbacks, savepoints and
@@ -77,31 +79,51 @@ func TestEveryCommittedEventIsArchivedOnce(t *testing.T) {
 		return err == nil && active
 	})
 
+	load := load{pool: pool, topic: name + ".account", allowed: make(chan struct{}, events)}
 	var writing sync.WaitGroup
 	for w := range writers {
-		writing.Go(func() { write(t, pool, name+".account", w) })
+		writing.Go(func() { load.write(t, w) })
 	}
-	written := make(chan struct{})
-	go func() { writing.Wait(); close(written) }()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	for range 3 {
-		for _, p := range []*program{relay, archiver} {
-			pause(t, time.Duration(random.IntN(700))*time.Millisecond)
-			p.kill()
-			p.start()
+	// Each kill has a share of the load of its own, and comes at a random
+	// moment of it; what follows is written while the program starts again.
+	const share = events / (2*kills + 1)
+	for n := range 2*kills + 1 {
+		for range share {
+			load.allowed <- struct{}{}
 		}
+		if n == 2*kills {
+			break
+		}
+		at := int64(n*share + random.IntN(share-writers*4))
+		wait(t, "the writers to go on", func() bool { return load.committed.Load() >= at || t.Failed() })
+		p := []*program{relay, archiver}[n%2]
+		p.kill()
+		p.start()
 	}
-	<-written
+	for range events % (2*kills + 1) {
+		load.allowed <- struct{}{}
+	}
+	writing.Wait()
 	if t.Failed() {
 		t.FailNow()
 	}
 	compare(t, pool, uri, database, name)
 }
 
+// A load is what the writers do together, as far as they are allowed to.
+type load struct {
+	pool      *pgxpool.Pool
+	topic     string
+	allowed   chan struct{} // one for each event
+	committed atomic.Int64  // events
+}
+
 // write makes a writer's share of the events, on accounts of its own.
-func write(t *testing.T, pool *pgxpool.Pool, topic string, w int) {
+func (l *load) write(t *testing.T, w int) {
+	pool, topic := l.pool, l.topic
 	random := rand.New(rand.NewPCG(uint64(w), 7))
 	versions := make(map[string]int64)
 	balances := make(map[string]int64)
@@ -110,6 +132,16 @@ func write(t *testing.T, pool *pgxpool.Pool, topic string, w int) {
 		id := fmt.Sprintf("w%d-a%d", w, random.IntN(accounts))
 		count := min(1+random.IntN(4), events/writers-done)
 		abort := random.IntN(5) == 0
+		for range count {
+			if abort {
+				break
+			}
+			select {
+			case <-l.allowed:
+			case <-t.Context().Done():
+				return
+			}
+		}
 		err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
 			if random.IntN(4) == 0 { // an event in a savepoint that is rolled back
 				_ = pgx.BeginFunc(t.Context(), tx, func(sp pgx.Tx) error {
@@ -151,6 +183,7 @@ func write(t *testing.T, pool *pgxpool.Pool, topic string, w int) {
 		versions[id] += int64(count)
 		balances[id] += int64(count)
 		done += count
+		l.committed.Add(int64(count))
 	}
 }
 
@@ -273,13 +306,6 @@ func checkStates(t *testing.T, pool *pgxpool.Pool, store *archive.Store) {
 		if err := json.Unmarshal(replayed.State, &got); err != nil || got != w || replayed.Version != w.Version {
 			t.Errorf("replay of %s gives %s at version %d, %v, the row is %+v", w.ID, replayed.State, replayed.Version, err, w)
 		}
-	}
-}
-
-func pause(t *testing.T, d time.Duration) {
-	select {
-	case <-time.After(d): // the moment of the kill is random on purpose
-	case <-t.Context().Done():
 	}
 }
 
