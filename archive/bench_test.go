@@ -271,7 +271,8 @@ func (b *bench) quarantined() (docs []struct {
 	ID, Topic, Reason, Detail string
 	Key, Value                []byte
 	Offset                    int64
-}) {
+},
+) {
 	b.t.Helper()
 	cursor, err := b.db.Collection("quarantine").Find(b.t.Context(), bson.D{})
 	if err == nil {
