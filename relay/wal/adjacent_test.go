@@ -2,6 +2,7 @@ package wal_test
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -13,102 +14,172 @@ import (
 	"github.com/seed-048de892/walpost/relay/wal"
 )
 
-// TestConfirmingTheEndLosesAndRepeatsNothing commits transactions one right
-// behind the other and resumes behind the first, from each of the positions
-// one might take for its end. PostgreSQL skips what commits before the
-// position by where a commit record begins: only the end LSN is right.
+// TestConfirmingTheEndLosesAndRepeatsNothing confirms the first of two
+// transactions whose commit records stand side by side, at each of the
+// positions one might take for its end. PostgreSQL skips a transaction whose
+// commit record begins before the confirmed position: the end LSN loses and
+// repeats nothing, the commit LSN repeats the first, and a byte more than the
+// end loses the second.
 func TestConfirmingTheEndLosesAndRepeatsNothing(t *testing.T) {
 	dsn := devstacktest.Database(t)
+	conn := connect(t, dsn)
+	if _, err := conn.Exec(t.Context(), `create table o (n int); create publication p for table o with (publish = 'insert')`); err != nil {
+		t.Fatal(err)
+	}
+	name := devstacktest.Name(t)
+	for what, test := range map[string]struct {
+		position func(pgoutput.Commit) lsn.Pos
+		want     []int // of transactions 0, 1 and 2, those that come then
+	}{
+		"end":    {func(c pgoutput.Commit) lsn.Pos { return c.EndLSN }, []int{1, 2}},
+		"commit": {func(c pgoutput.Commit) lsn.Pos { return c.CommitLSN }, []int{0, 1, 2}},
+		"beyond": {func(c pgoutput.Commit) lsn.Pos { return c.EndLSN + 1 }, []int{2}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			slot := name + "_" + what
+			commits := adjacent(t, dsn, conn, slot)
+			confirm(t, conn, slot, test.position(commits[0]))
+			var got []int
+			for _, c := range read(t, conn, slot) {
+				got = append(got, slices.IndexFunc(commits, func(k pgoutput.Commit) bool { return k.CommitLSN == c.CommitLSN }))
+			}
+			if !slices.Equal(got, test.want) {
+				t.Errorf("confirmed at the %s of transaction 0, these come: %v, want %v", what, got, test.want)
+			}
+		})
+	}
+}
+
+func connect(t *testing.T, dsn string) *pgx.Conn {
+	t.Helper()
 	conn, err := pgx.Connect(t.Context(), dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close(context.Background()) })
-	name := devstacktest.Name(t)
-	if _, err := conn.Exec(t.Context(), `create table o (n int); create publication p for table o with (publish = 'insert')`); err != nil {
-		t.Fatal(err)
-	}
-	slots := map[string]func(pgoutput.Commit) lsn.Pos{
-		name + "_end":    func(c pgoutput.Commit) lsn.Pos { return c.EndLSN },
-		name + "_commit": func(c pgoutput.Commit) lsn.Pos { return c.CommitLSN },
-		name + "_beyond": func(c pgoutput.Commit) lsn.Pos { return c.EndLSN + 1 },
-	}
-	for slot := range slots {
-		if _, err := conn.Exec(t.Context(), `select pg_create_logical_replication_slot($1, 'pgoutput', false, false)`, slot); err != nil {
+	return conn
+}
+
+// adjacent makes slot and commits three transactions of which the first two
+// have their commit records side by side. The server itself writes to the log
+// now and then, so it tries until nothing has come between.
+func adjacent(t *testing.T, dsn string, conn *pgx.Conn, slot string) []pgoutput.Commit {
+	t.Helper()
+	one, two := connect(t, dsn), connect(t, dsn)
+	exec := func(c *pgx.Conn, sql string, args ...any) {
+		t.Helper()
+		if _, err := c.Exec(t.Context(), sql, args...); err != nil {
 			t.Fatal(err)
 		}
 	}
-	// Row 2 of its own statement follows the commit of row 1 without a
-	// transaction of anybody else in between, most often.
-	if _, err := conn.Exec(t.Context(), `insert into o values (1); commit; insert into o values (2); commit; insert into o values (3)`, pgx.QueryExecModeSimpleProtocol); err != nil {
-		t.Fatal(err)
-	}
-	rest := make(map[string][]pgoutput.Commit)
-	var first pgoutput.Commit
-	for slot, position := range slots {
-		commits := read(t, conn, slot, 0)
+	for range 50 {
+		exec(conn, `select pg_create_logical_replication_slot($1, 'pgoutput', false, false)`, slot)
+		exec(one, `begin`)
+		exec(two, `begin`)
+		exec(one, `insert into o values (1)`)
+		exec(two, `insert into o values (2)`)
+		exec(one, `commit`)
+		exec(two, `commit`)
+		exec(conn, `insert into o values (3)`)
+		commits := read(t, conn, slot)
 		if len(commits) != 3 {
 			t.Fatalf("slot %s delivers %d transactions, want 3", slot, len(commits))
 		}
-		first = commits[0]
-		rest[slot] = read(t, conn, slot, position(first))
+		if commits[0].EndLSN == commits[1].CommitLSN {
+			return commits
+		}
+		exec(conn, `select pg_drop_replication_slot($1)`, slot)
 	}
-	if got := rest[name+"_end"]; len(got) != 2 || got[0].CommitLSN <= first.CommitLSN {
-		t.Errorf("behind the end LSN come %d transactions, want the other two", len(got))
+	t.Fatal("fifty pairs of commits, and none side by side")
+	return nil
+}
+
+// confirm tells the server that what is before position is done, and returns
+// when the slot says so and is free.
+func confirm(t *testing.T, conn *pgx.Conn, slot string, position lsn.Pos) {
+	t.Helper()
+	stream := start(t, conn, slot)
+	if err := stream.Confirm(position, true); err != nil {
+		t.Fatal(err)
 	}
-	if got := rest[name+"_commit"]; len(got) != 3 {
-		t.Errorf("behind the commit LSN come %d transactions; the first was expected to come again", len(got))
+	if err := stream.Close(); err != nil {
+		t.Fatal(err)
 	}
-	// Whether a byte more loses the neighbour depends on where its commit
-	// record begins; never may it bring the first again.
-	if got := rest[name+"_beyond"]; len(got) > 2 {
-		t.Errorf("behind a later position come %d transactions, more than there are", len(got))
+	released(t, conn, slot)
+	var confirmed string
+	if err := conn.QueryRow(t.Context(), `select confirmed_flush_lsn::text from pg_replication_slots where slot_name = $1`, slot).Scan(&confirmed); err != nil {
+		t.Fatal(err)
+	}
+	if confirmed != position.String() {
+		t.Fatalf("slot %s is confirmed at %s, want %v", slot, confirmed, position)
 	}
 }
 
-// read confirms position, unless it is 0, and gives the transactions that come
-// then, up to where the log ends now.
-func read(t *testing.T, conn *pgx.Conn, slot string, position lsn.Pos) (commits []pgoutput.Commit) {
+func start(t *testing.T, conn *pgx.Conn, slot string) *wal.Stream {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	stream, err := wal.Start(ctx, &conn.Config().Config, wal.Options{Slot: slot, Publication: "p"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stream
+}
+
+// released waits until no walsender has the slot.
+func released(t *testing.T, conn *pgx.Conn, slot string) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(30 * time.Second); ; {
+		var active bool
+		if err := conn.QueryRow(t.Context(), `select active from pg_replication_slots where slot_name = $1`, slot).Scan(&active); err != nil {
+			t.Fatal(err)
+		}
+		if !active {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("slot %s is still in use after 30 s", slot)
+		}
+	}
+}
+
+// read gives the transactions that come from where the slot is confirmed up to
+// where the log ends now, and confirms nothing.
+func read(t *testing.T, conn *pgx.Conn, slot string) (commits []pgoutput.Commit) {
 	t.Helper()
 	var end string
-	if err := conn.QueryRow(t.Context(), `select pg_current_wal_flush_lsn()::text from pg_switch_wal()`).Scan(&end); err != nil {
+	if err := conn.QueryRow(t.Context(), `select pg_current_wal_insert_lsn()::text`).Scan(&end); err != nil {
 		t.Fatal(err)
 	}
 	until, err := lsn.Parse(end)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	stream, err := wal.Start(ctx, &conn.Config().Config, wal.Options{Slot: slot, Publication: "p", Start: position})
-	if err != nil {
-		t.Fatal(err)
-	}
+	stream := start(t, conn, slot)
+	defer released(t, conn, slot)
 	defer func() {
 		if err := stream.Close(); err != nil {
 			t.Error(err)
 		}
 	}()
-	stop := context.AfterFunc(ctx, stream.Interrupt)
-	defer stop()
-	if err := stream.Confirm(position, true); err != nil {
-		t.Fatal(err)
-	}
+	stop := time.AfterFunc(30*time.Second, stream.Interrupt)
+	defer stop.Stop()
 	for {
+		if err := stream.Confirm(0, true); err != nil { // asks how far the server is
+			t.Fatal(err)
+		}
 		m, err := stream.Next()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if m.Data == nil {
-			if m.End >= until {
-				return commits
-			}
-			if err := stream.Confirm(position, true); err != nil { // ask again how far it is
-				t.Fatal(err)
-			}
-			continue
-		}
-		if pgoutput.KindOf(m.Data) == pgoutput.KindCommit {
+		switch {
+		case m.Data == nil && m.End >= until:
+			return commits
+		case pgoutput.KindOf(m.Data) == pgoutput.KindCommit:
 			c, err := pgoutput.ParseCommit(m.Data)
 			if err != nil {
 				t.Fatal(err)
