@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"os/exec"
+	"runtime"
 	"syscall"
 	"testing"
 )
@@ -11,21 +12,45 @@ type program struct {
 	t    *testing.T
 	args []string
 	cmd  *exec.Cmd
+	done chan struct{} // closed when it has ended
 }
 
 func (p *program) start() {
-	p.cmd = exec.Command(p.args[0], p.args[1:]...)
-	p.cmd.Stdout, p.cmd.Stderr = p.t.Output(), p.t.Output()
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := p.cmd.Start(); err != nil {
+	cmd := exec.Command(p.args[0], p.args[1:]...)
+	cmd.Stdout, cmd.Stderr = p.t.Output(), p.t.Output()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started, done := make(chan error), make(chan struct{})
+	go func() {
+		defer close(done)
+		// The signal comes when the thread that started the process ends.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait() // who ended it knows how
+		}
+	}()
+	if err := <-started; err != nil {
 		p.t.Fatal(err)
 	}
+	p.cmd, p.done = cmd, done
 }
 
-// kill ends the process as kill -9 does, and waits for it.
+// kill ends the process as kill -9 does. The process must still run: one that
+// has ended by itself is an error.
 func (p *program) kill() {
-	if err := p.cmd.Process.Kill(); err != nil {
-		p.t.Error(err)
+	select {
+	case <-p.done:
+		p.t.Errorf("%v ended by itself: %v", p.args[:2], p.cmd.ProcessState)
+		return
+	default:
 	}
-	_ = p.cmd.Wait() // its error is the kill
+	p.end(syscall.SIGKILL)
+}
+
+// end sends sig, and returns when the process has ended.
+func (p *program) end(sig syscall.Signal) {
+	_ = p.cmd.Process.Signal(sig) // it fails where the process has ended
+	<-p.done
 }
