@@ -17,13 +17,16 @@ import (
 // metadataMinAge lets the client look again soon for a topic just made.
 const metadataMinAge = 250 * time.Millisecond
 
+// lockEvery is how often a standby asks whether it is its turn.
+const lockEvery = 250 * time.Millisecond
+
 // prepare takes the lock, decides where to begin, makes what is missing, and
 // starts the stream.
 func (s *session) prepare(ctx context.Context, conn *pgx.Conn, pg *pgx.ConnConfig) error {
 	// The lock keeps standbys from looking at positions while another relay
 	// writes them. It ends with the connection. The slot itself is the guard
 	// against a relay that has lost the lock without knowing.
-	if _, err := conn.Exec(ctx, "select pg_advisory_lock(hashtextextended('walpost relay ' || $1, 0))", s.cfg.Slot); err != nil {
+	if err := lock(ctx, conn, s.cfg.Slot); err != nil {
 		return fmt.Errorf("wait for the lock of slot %s: %w", s.cfg.Slot, err)
 	}
 	state, err := slot.Inspect(ctx, conn, s.cfg.names())
@@ -60,6 +63,26 @@ func (s *session) prepare(ctx context.Context, conn *pgx.Conn, pg *pgx.ConnConfi
 		}
 	}
 	return s.startStream(ctx, pg)
+}
+
+// lock takes the advisory lock of slot for as long as conn is open. It asks
+// again and again: a statement that waits for the lock in the server would hold
+// a snapshot, and with it back vacuum, for as long as the other relay works.
+func lock(ctx context.Context, conn *pgx.Conn, slot string) error {
+	ticker := time.NewTicker(lockEvery)
+	defer ticker.Stop()
+	for {
+		var taken bool
+		err := conn.QueryRow(ctx, "select pg_try_advisory_lock(hashtextextended('walpost relay ' || $1, 0))", slot).Scan(&taken)
+		if err != nil || taken {
+			return err
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // load gives the stored position, nil where there is none.

@@ -156,6 +156,7 @@ func (t *transaction) acknowledged(r *kgo.Record, err error) {
 	s := t.session
 	s.budget.give(size(r))
 	if err != nil {
+		s.failed.Store(true)
 		s.fail(refused(r, err))
 		return
 	}

@@ -58,7 +58,7 @@ func (f *fixture) start(t testing.TB) (stop func() error) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
-	waitFor(t, "the relay to stream", func() bool { return r.Ready(ctx) == nil || len(done) > 0 })
+	devstacktest.Wait(t, "the relay to stream", 30*time.Second, func() bool { return r.Ready(ctx) == nil || len(done) > 0 })
 	return func() error { cancel(); return <-done }
 }
 
@@ -201,7 +201,7 @@ func TestStandbyTakesOver(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "the standby to stream", func() bool { return standby.Ready(ctx) == nil })
+	devstacktest.Wait(t, "the standby to stream", 30*time.Second, func() bool { return standby.Ready(ctx) == nil })
 	f.write(t, f.event("42", 2))
 	events := f.read(t, 2)
 	cancel()
@@ -210,19 +210,5 @@ func TestStandbyTakesOver(t *testing.T) {
 	}
 	if events[1].Sequence != 2 {
 		t.Errorf("after the takeover: sequence %d, want 2", events[1].Sequence)
-	}
-}
-
-func waitFor(t testing.TB, what string, done func() bool) {
-	t.Helper()
-	deadline := time.After(30 * time.Second)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("waited 30 s for %s", what)
-		}
 	}
 }

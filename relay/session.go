@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -27,6 +28,7 @@ type session struct {
 	log     *slog.Logger
 	metrics *metrics
 	fail    context.CancelCauseFunc // ends the session; the first cause counts
+	failed  atomic.Bool             // a record was refused: nothing behind it may be waited for
 
 	client  *kgo.Client
 	store   *position.Store
@@ -114,17 +116,22 @@ func (s *session) delivery() []kgo.Opt {
 	}
 }
 
+// lastSave bounds the last position's way to Kafka.
+const lastSave = 2 * time.Second
+
 // finish waits for the records on their way, stores and confirms what they
 // allow, and closes the stream. After a refused record nothing is waited for:
 // what is behind it must come again.
 func (s *session) finish(ctx context.Context, err error) error {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.StopGrace)
-	defer cancel()
-	if !isA[*RecordError](err) {
-		if flushErr := s.client.Flush(ctx); flushErr != nil {
+	if !s.failed.Load() {
+		grace, cancel := context.WithTimeout(ctx, s.cfg.StopGrace)
+		defer cancel()
+		if flushErr := s.client.Flush(grace); flushErr != nil {
 			s.log.WarnContext(ctx, "records were still on their way at the end; they come again", slog.Any("error", flushErr))
 		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, lastSave) // the flush may have used up its own
+	defer cancel()
 	done, _ := s.tracker.confirmable()
 	if saveErr := s.saveAt(ctx, done); saveErr != nil {
 		s.log.WarnContext(ctx, "could not store the last position; expect duplicates", slog.Any("error", saveErr))

@@ -102,7 +102,7 @@ func (d *Demo) run(ctx context.Context, made func(*stack), work func(context.Con
 		}
 		err = remove()
 	}()
-	servers := &servers{dir: dir, progress: &lines{w: d.cfg.Progress}}
+	servers := &servers{dir: dir, progress: devstack.NewLines(d.cfg.Progress)}
 	defer func() { err = errors.Join(err, servers.stop(ctx)) }()
 	if err := servers.start(ctx); err != nil {
 		if ctx.Err() != nil {

@@ -109,15 +109,3 @@ func openLog(dir, name string) (log *slog.Logger, closeLog func() error, err err
 	}
 	return slog.New(slog.NewTextHandler(file, nil)), file.Close, nil
 }
-
-// lines lets several servers write lines to one writer.
-type lines struct {
-	mu sync.Mutex
-	w  io.Writer
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.w.Write(b)
-}

@@ -81,7 +81,7 @@ func TestEveryCommittedEventIsArchivedOnce(t *testing.T) {
 	t.Cleanup(func() { relay.end(syscall.SIGKILL) })
 	archiver.start()
 	t.Cleanup(func() { archiver.end(syscall.SIGKILL) })
-	wait(t, "the slot to be active", func() bool {
+	devstacktest.Wait(t, "the slot to be active", 3*time.Minute, func() bool {
 		var active bool
 		err := pool.QueryRow(t.Context(), `select coalesce(bool_or(active), false) from pg_replication_slots where database = current_database()`).Scan(&active)
 		return err == nil && active
@@ -105,7 +105,7 @@ func TestEveryCommittedEventIsArchivedOnce(t *testing.T) {
 	if t.Failed() {
 		t.FailNow()
 	}
-	wait(t, "every event to be archived", func() bool { return archived() >= events })
+	devstacktest.Wait(t, "every event to be archived", 3*time.Minute, func() bool { return archived() >= events })
 	// What was killed comes again: read Kafka only when nothing more comes.
 	relay.end(syscall.SIGTERM)
 	end := published()
@@ -137,7 +137,7 @@ func disturb(t *testing.T, l *load, relay *program, published func() int64, arch
 		allow(share)
 		// Where it lags it has more to do than the share, never less.
 		until := from + 1 + random.Int64N(share/2)
-		wait(t, "the program to get on", func() bool { return progress() >= until || t.Failed() })
+		devstacktest.Wait(t, "the program to get on", 3*time.Minute, func() bool { return progress() >= until || t.Failed() })
 		target.kill()
 		target.start()
 	}
@@ -152,18 +152,4 @@ func endOffset(t *testing.T, kafka *kgo.Client, topics []string) (n int64) {
 	}
 	ends.Each(func(o kadm.ListedOffset) { n += max(0, o.Offset) }) // -1 for a topic that is not made yet
 	return n
-}
-
-func wait(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	deadline := time.After(3 * time.Minute)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("waited 3 minutes for %s", what)
-		}
-	}
 }

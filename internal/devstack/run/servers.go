@@ -36,7 +36,7 @@ func (s *servers) start(ctx context.Context) error {
 		return err
 	}
 	s.remove = remove
-	progress := &lines{w: s.progress}
+	progress := devstack.NewLines(s.progress)
 	g, ctx := errgroup.WithContext(ctx)
 	s.unlessSet(g, "WALPOST_TEST_POSTGRES", func() (string, func(context.Context) error, error) {
 		p, err := devstack.StartPostgres(ctx, devstack.PostgresOptions{
@@ -95,16 +95,4 @@ func (s *servers) stop(ctx context.Context) error {
 		errs = append(errs, s.remove())
 	}
 	return errors.Join(errs...)
-}
-
-// lines lets several servers write lines to one writer.
-type lines struct {
-	mu sync.Mutex
-	w  io.Writer
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.w.Write(b)
 }
