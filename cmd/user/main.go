@@ -3,7 +3,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"os"
 
@@ -16,20 +15,13 @@ func main() {
 
 // cli is all commands of the program and their flags.
 type cli struct {
-	Serve   serve        `cmd:"" default:"withargs" help:"Serve the API (default)."`
-	Migrate migrate      `cmd:"" help:"Bring the database to the version this program needs."`
-	Version printVersion `cmd:"" help:"Print the version."`
+	Serve   serve                 `cmd:"" default:"withargs" help:"Serve the API (default)."`
+	Migrate migrate               `cmd:"" help:"Bring the database to the version this program needs."`
+	Version daemon.VersionCommand `cmd:"" help:"Print the version."`
 }
 
 // run is main without the process: tests call it with their own arguments and
 // output.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return daemon.Parse(ctx, "user", "The user service of walpost.", new(cli), args, stdout, stderr)
-}
-
-type printVersion struct{}
-
-func (printVersion) Run(out daemon.Output) error {
-	_, err := fmt.Fprintln(out.Stdout, "user", version())
-	return err
 }

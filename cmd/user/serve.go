@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -60,7 +59,7 @@ func (c *serve) Run(ctx context.Context, out daemon.Output) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	service, err := user.New(user.Config{ //nolint:contextcheck // New starts nothing
-		DB: pool, Log: log, Listen: c.Listen, Registry: registry, Version: version(),
+		DB: pool, Log: log, Listen: c.Listen, Registry: registry, Version: daemon.Version(),
 		EmailDomains: c.EmailDomains, TrustedProxies: c.TrustedProxies,
 		Argon2: user.Argon2{MemoryKiB: c.Argon2MemoryKiB, Time: c.Argon2Time, Threads: c.Argon2Threads}, MaxHashes: c.MaxHashes,
 		MaxFailures: c.LoginMaxFailures, Lockout: c.LoginLockout,
@@ -81,13 +80,4 @@ type migrate struct {
 // Run applies the migrations that the database lacks.
 func (c *migrate) Run(ctx context.Context, out daemon.Output) error {
 	return migrations.Up(ctx, c.Postgres, migrations.User(), c.Logger(out.Stderr))
-}
-
-// version is that of the module, as the linker recorded it.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	return info.Main.Version
 }

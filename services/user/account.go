@@ -62,18 +62,26 @@ func (s *Service) insert(ctx context.Context, u *User, key web.Key) (result answ
 		return answer{}, err
 	}
 	result = answer{User: &u.State}
-	err = pgx.BeginFunc(ctx, s.cfg.DB, func(tx pgx.Tx) error {
-		var kept answer
-		if found, err := key.Claim(ctx, tx, &kept); err != nil || found {
-			kept.replayed = true
-			result = kept
-			return err
-		}
+	err = s.once(ctx, key, &result, func(tx pgx.Tx) error {
 		var batch pgx.Batch
 		queueInsert(&batch, u)
 		return finish(ctx, tx, &batch, created, key, result)
 	})
 	return result, err
+}
+
+// once runs do in a transaction, or gives the answer that key keeps of an
+// earlier run in result.
+func (s *Service) once(ctx context.Context, key web.Key, result *answer, do func(pgx.Tx) error) error {
+	return pgx.BeginFunc(ctx, s.cfg.DB, func(tx pgx.Tx) error {
+		var kept answer
+		if found, err := key.Claim(ctx, tx, &kept); err != nil || found {
+			kept.replayed = true
+			*result = kept
+			return err
+		}
+		return do(tx)
+	})
 }
 
 // finish sends batch together with the event and the answer to keep: state,
@@ -100,13 +108,7 @@ func (s *Service) refuse(ctx context.Context, ask CreationAsk, rule *ruleError, 
 		return answer{}, fmt.Errorf("encode %s: %w", UserCreationFailed, err)
 	}
 	result = answer{Refusal: &refusal{Rule: rule.rule, Field: rule.field, Message: rule.message}}
-	err = pgx.BeginFunc(ctx, s.cfg.DB, func(tx pgx.Tx) error {
-		var kept answer
-		if found, err := key.Claim(ctx, tx, &kept); err != nil || found {
-			kept.replayed = true
-			result = kept
-			return err
-		}
+	err = s.once(ctx, key, &result, func(tx pgx.Tx) error {
 		return finish(ctx, tx, new(pgx.Batch), outbox.Event{
 			Topic: route(UserCreationFailed), AggregateType: AggregateCreation, AggregateID: command, AggregateVersion: 1,
 			Type: UserCreationFailed, Payload: payload, Headers: web.FromContext(ctx).EventHeaders(),
@@ -164,13 +166,7 @@ func (s *Service) deactivate(ctx context.Context, id outbox.ID, p web.Preconditi
 func (s *Service) change(ctx context.Context, id outbox.ID, p web.Precondition, key web.Key, eventType string,
 	apply func(*User, *pgx.Batch, *answer) (map[string]any, error),
 ) (result answer, err error) {
-	err = pgx.BeginFunc(ctx, s.cfg.DB, func(tx pgx.Tx) error {
-		var kept answer
-		if found, err := key.Claim(ctx, tx, &kept); err != nil || found {
-			kept.replayed = true
-			result = kept
-			return err
-		}
+	err = s.once(ctx, key, &result, func(tx pgx.Tx) error {
 		u, err := load(ctx, tx, `id = $1 for no key update`, id)
 		if err != nil {
 			return err
