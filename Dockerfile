@@ -3,12 +3,12 @@
 
 FROM golang:1.26 AS build
 WORKDIR /src
-ENV CGO_ENABLED=0
+ENV CGO_ENABLED=0 GOCACHE=/go/build
 COPY go.mod go.sum ./
 COPY outbox/go.mod outbox/go.sum ./outbox/
 RUN --mount=type=cache,target=/go/pkg/mod go mod download
 COPY . .
-RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
+RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/go/build \
     go build -trimpath -o /out/ ./cmd/relay ./cmd/archive ./cmd/user
 
 FROM gcr.io/distroless/static-debian12:nonroot AS base
