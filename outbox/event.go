@@ -1,11 +1,13 @@
 package outbox
 
 import (
-	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/seed-048de892/walpost/outbox/envelope"
 )
 
 // DefaultMaxBytes is the size limit of an event where the [Writer] sets none.
@@ -85,22 +87,7 @@ func (e *EventError) Error() string {
 	return fmt.Sprintf("event %d: %s %q: %s", e.Index, e.Field, e.Value, e.Hint)
 }
 
-// check finds every problem of events, so that the caller mends all at once.
-func check(events []Event, maxBytes int) error {
-	var errs []error
-	for i := range events {
-		refuse := func(field, value, hint string) {
-			if len(value) > 64 {
-				value = value[:64] + "…"
-			}
-			errs = append(errs, &EventError{Index: i, Field: field, Value: value, Hint: hint})
-		}
-		events[i].check(maxBytes, refuse)
-	}
-	return errors.Join(errs...)
-}
-
-func (e *Event) check(maxBytes int, refuse func(field, value, hint string)) {
+func (e *Event) check(headers []envelope.Header, maxBytes int, refuse func(field, value, hint string)) {
 	if !validTopic(e.Topic) {
 		refuse("Topic", e.Topic, "use 1 to 249 letters, digits, dots, underscores and dashes")
 	}
@@ -112,30 +99,30 @@ func (e *Event) check(maxBytes int, refuse func(field, value, hint string)) {
 		refuse("AggregateID", e.AggregateID, nameHint)
 	}
 	if e.AggregateVersion < 0 {
-		refuse("AggregateVersion", fmt.Sprint(e.AggregateVersion), "count versions from 1, or leave 0 for none")
+		refuse("AggregateVersion", strconv.FormatInt(e.AggregateVersion, 10), "count versions from 1, or leave 0 for none")
 	}
 	if !validName(e.Type) {
 		refuse("Type", e.Type, nameHint)
 	}
-	for name, value := range e.Headers {
-		if !validHeaderName(name) {
-			refuse("Headers["+name+"]", name, "name it in printable ASCII without spaces, not beginning with ce_, which CloudEvents owns")
+	for _, h := range headers {
+		if !validHeaderName(h.Name) {
+			refuse("Headers["+h.Name+"]", h.Name, "name it in printable ASCII without spaces, not beginning with ce_, which CloudEvents owns")
 		}
-		if !utf8.ValidString(value) || strings.ContainsRune(value, 0) {
-			refuse("Headers["+name+"]", value, "use UTF-8 without NUL; encode binary values, as base64 for example")
+		if !utf8.ValidString(h.Value) || strings.ContainsRune(h.Value, 0) {
+			refuse("Headers["+h.Name+"]", h.Value, "use UTF-8 without NUL; encode binary values, as base64 for example")
 		}
 	}
-	if size := e.size(); size > maxBytes {
+	if size := e.size(headers); size > maxBytes {
 		refuse("Payload", fmt.Sprintf("%d bytes", size),
 			fmt.Sprintf("the event must be at most %d bytes with its names and headers; store a large payload elsewhere and send a reference", maxBytes))
 	}
 }
 
 // size is what the event adds to a record, names and headers included.
-func (e *Event) size() int {
+func (e *Event) size(headers []envelope.Header) int {
 	n := len(e.AggregateType) + len(e.AggregateID) + len(e.Type) + len(e.Payload)
-	for name, value := range e.Headers {
-		n += len(name) + len(value)
+	for _, h := range headers {
+		n += len(h.Name) + len(h.Value)
 	}
 	return n
 }

@@ -53,7 +53,7 @@ func TestRefusedEvents(t *testing.T) {
 			bad := valid()
 			tt.change(&bad)
 			var batch pgx.Batch
-			err := outbox.Queue(&batch, valid(), bad)
+			err := outbox.Queue(t.Context(), &batch, valid(), bad)
 			if tt.field == "" {
 				if err != nil || batch.Len() != 1 {
 					t.Fatalf("Queue: %v, %d statements, want one", err, batch.Len())
@@ -76,7 +76,7 @@ func TestRefusedEvents(t *testing.T) {
 
 func TestEveryProblemIsToldAtOnce(t *testing.T) {
 	t.Parallel()
-	err := outbox.Queue(new(pgx.Batch), outbox.Event{}, valid(), outbox.Event{Topic: "t", AggregateType: "a", AggregateID: "1"})
+	err := outbox.Queue(t.Context(), new(pgx.Batch), outbox.Event{}, valid(), outbox.Event{Topic: "t", AggregateType: "a", AggregateID: "1"})
 	for _, want := range []string{"event 0: Topic", "event 0: AggregateType", "event 0: AggregateID", "event 0: Type", "event 2: Type"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error does not tell %q:\n%v", want, err)
@@ -87,7 +87,7 @@ func TestEveryProblemIsToldAtOnce(t *testing.T) {
 func TestNoEventsAreNoStatement(t *testing.T) {
 	t.Parallel()
 	var batch pgx.Batch
-	if err := outbox.Queue(&batch); err != nil || batch.Len() != 0 {
+	if err := outbox.Queue(t.Context(), &batch); err != nil || batch.Len() != 0 {
 		t.Errorf("Queue of nothing: %v, %d statements", err, batch.Len())
 	}
 }

@@ -1,91 +1,131 @@
 package outbox
 
 import (
-	"encoding/json"
-	"fmt"
-	"time"
+	"strconv"
+	"strings"
+
+	"github.com/seed-048de892/walpost/outbox/envelope"
 )
 
-const columns = `(id, topic, aggregate_type, aggregate_id, aggregate_version, type, payload, headers)`
-
-// Headers travel as text and become jsonb in the server, and a version of 0
-// becomes NULL there: one parameter type each, in every protocol mode of pgx.
+// Each statement is an insert … select or a select, so that a condition can
+// follow it (see conditional). Headers travel as text and become jsonb in the
+// server, and a version of 0 becomes NULL there: one parameter type each, in
+// every protocol mode of pgx and every driver.
 const (
-	insertOne = ` values ($1, $2, $3, $4, nullif($5::bigint, 0), $6, $7, nullif($8::text, '')::jsonb)`
+	columns = ` (id, topic, aggregate_type, aggregate_id, aggregate_version, type, payload, headers)`
+
+	oneRow = columns + ` select $1::uuid, $2::text, $3::text, $4::text, nullif($5::bigint, 0), $6::text, $7::bytea, nullif($8::text, '')::jsonb`
 
 	// One statement of eight arrays costs a fraction of as many statements,
 	// and unnest keeps the arrays' order.
-	insertMany = ` select id, topic, aggregate_type, aggregate_id, nullif(aggregate_version, 0), type, payload, nullif(headers, '')::jsonb` +
-		` from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::bytea[], $8::text[]) as e ` + columns
+	manyRows = columns + ` select id, topic, aggregate_type, aggregate_id, nullif(aggregate_version, 0), type, payload, nullif(headers, '')::jsonb` +
+		` from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::bytea[], $8::text[]) as e` + columns
+
+	packedColumns = ` (id, topic, aggregate_type, aggregate_id, type, payload)`
+
+	onePacked   = packedColumns + ` select $1::uuid, '', '', '', '` + envelope.RowType + `', $2::bytea`
+	manyPacked  = packedColumns + ` select id, '', '', '', '` + envelope.RowType + `', payload from unnest($1::uuid[], $2::bytea[]) as e (id, payload)`
+	oneMessage  = `select pg_logical_emit_message(true, $1::text, timestamptz_send(now()) || $2::bytea)`
+	manyMessage = `select pg_logical_emit_message(true, $1::text, timestamptz_send(now()) || e) from unnest($2::bytea[]) as e`
 )
 
-// statement gives the insert for events, or no SQL where there are none.
-func (w Writer) statement(events []Event) (sql string, args []any, err error) {
-	maxBytes := w.MaxBytes
-	if maxBytes == 0 {
-		maxBytes = DefaultMaxBytes
-	}
-	if err := check(events, maxBytes); err != nil {
-		return "", nil, fmt.Errorf("write to the outbox: %w", err)
-	}
-	if len(events) == 0 {
-		return "", nil, nil
-	}
-	table := `outbox`
-	if len(w.Table) > 0 {
-		table = w.Table.Sanitize()
-	}
-	into := "insert into " + table + " " + columns
-	if len(events) == 1 {
-		e := &events[0]
-		return into + insertOne, []any{
-			idOr(e.ID, ID{}), e.Topic, e.AggregateType, e.AggregateID, e.AggregateVersion, e.Type, payload(e), headersText(e.Headers),
-		}, nil
-	}
-	return into + insertMany, arrays(events), nil
-}
-
-func arrays(events []Event) []any {
-	n := len(events)
-	ids := make([]string, n) // pgx knows no array of IDs where it must go by the Go type
-	topics, aggregateTypes, aggregateIDs := make([]string, n), make([]string, n), make([]string, n)
-	versions := make([]int64, n)
-	types, payloads, headers := make([]string, n), make([][]byte, n), make([]string, n)
-	var last ID
-	for i := range events {
-		e := &events[i]
-		id := idOr(e.ID, last)
-		if e.ID.IsZero() {
-			last = id
+// insert gives the statement that inserts into the Writer's table.
+func (w *Writer) insert(rest string) string {
+	if len(w.Table) == 0 {
+		switch rest { // constants, so that the common case builds no string
+		case oneRow:
+			return `insert into "outbox"` + oneRow
+		case manyRows:
+			return `insert into "outbox"` + manyRows
 		}
-		ids[i] = id.String()
-		topics[i], aggregateTypes[i], aggregateIDs[i] = e.Topic, e.AggregateType, e.AggregateID
-		versions[i] = e.AggregateVersion
-		types[i], payloads[i], headers[i] = e.Type, payload(e), headersText(e.Headers)
 	}
-	return []any{ids, topics, aggregateTypes, aggregateIDs, versions, types, payloads, headers}
+	return `insert into ` + w.identifier().Sanitize() + rest
 }
 
-// idOr gives id, or where it is unset a new one greater than last.
-func idOr(id, last ID) ID {
-	if id.IsZero() {
-		return newID(time.Now(), last)
+// statement gives the SQL that writes list, with its arguments as encode makes
+// them.
+func (w *Writer) statement(list []prepared, encode encoder) (sql string, args []any) {
+	single := len(list) == 1
+	switch {
+	case w.Mode == WAL:
+		envelopes, _ := pack(list)
+		if len(envelopes) == 1 {
+			return oneMessage, []any{w.prefix(), envelopes[0]}
+		}
+		return manyMessage, []any{w.prefix(), encode.bytes(envelopes)}
+	case w.Mode == Packed && !single: // a single event is as cheap in a row, which can be read
+		envelopes, ids := pack(list)
+		if len(envelopes) == 1 {
+			return w.insert(onePacked), []any{encode.id(&ids[0]), envelopes[0]}
+		}
+		return w.insert(manyPacked), []any{encode.ids(ids), encode.bytes(envelopes)}
+	case single:
+		return w.insert(oneRow), encode.row(&list[0])
+	default:
+		return w.insert(manyRows), encode.rows(list)
 	}
-	return id
 }
 
-// payload is never nil, which would be NULL in the table.
-func payload(e *Event) []byte {
-	if e.Payload == nil {
-		return []byte{}
-	}
-	return e.Payload
+// conditional makes one statement of change, which has n parameters, and of
+// write, which comes into effect only where change has changed a row.
+func conditional(change string, n int, write string) string {
+	var b strings.Builder
+	b.Grow(len(change) + len(write) + 80)
+	b.WriteString("with changed as (\n")
+	b.WriteString(strings.TrimRight(change, " \t\r\n;"))
+	b.WriteString("\nreturning 1)\n") // on its own line: change may end in a comment
+	renumber(&b, write, n)
+	b.WriteString(" where exists (select from changed)")
+	return b.String()
 }
 
-func headersText(h map[string]string) string {
-	if len(h) == 0 {
-		return ""
+// renumber writes sql with n added to the number of each parameter.
+func renumber(b *strings.Builder, sql string, n int) {
+	for {
+		before, after, found := strings.Cut(sql, "$")
+		b.WriteString(before)
+		if !found {
+			return
+		}
+		digits := len(after) - len(strings.TrimLeft(after, "0123456789"))
+		number, _ := strconv.Atoi(after[:digits]) // of our own constants
+		b.WriteByte('$')
+		b.WriteString(strconv.Itoa(number + n))
+		sql = after[digits:]
 	}
-	b, _ := json.Marshal(h) // strings of valid UTF-8 only: it cannot fail
-	return string(b)
+}
+
+// packBytes is where an envelope ends and the next begins: large enough that
+// the row's own cost vanishes, small enough for every buffer on its way.
+const packBytes = 256 << 10
+
+// pack puts list into envelopes. Each gets the id of its first event.
+func pack(list []prepared) (envelopes [][]byte, ids []ID) {
+	size := 64
+	for i := range list {
+		size += list[i].size(list[i].headers) + 64
+	}
+	var b []byte
+	var current, previous *envelope.Event
+	var events [2]envelope.Event
+	for i := range list {
+		p := &list[i]
+		if previous == nil {
+			b = envelope.AppendStart(make([]byte, 0, min(size, packBytes+packBytes/4)))
+			ids = append(ids, p.id)
+		}
+		current = &events[i%2]
+		*current = envelope.Event{
+			ID: p.id, Topic: p.Topic, AggregateType: p.AggregateType, AggregateID: p.AggregateID,
+			Type: p.Type, AggregateVersion: p.AggregateVersion, Headers: p.headers, Payload: p.Payload,
+		}
+		b = envelope.AppendEvent(b, previous, current)
+		previous = current
+		if len(b) >= packBytes || i == len(list)-1 {
+			size -= len(b)
+			envelopes = append(envelopes, b)
+			previous = nil
+		}
+	}
+	return envelopes, ids
 }

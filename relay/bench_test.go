@@ -153,7 +153,7 @@ func BenchmarkLatency(b *testing.B) {
 func (f *fixture) queue(ctx context.Context, pool *pgxpool.Pool, e outbox.Event) error {
 	var batch pgx.Batch
 	batch.Queue("begin")
-	if err := outbox.Queue(&batch, e); err != nil {
+	if err := outbox.Queue(ctx, &batch, e); err != nil {
 		return err
 	}
 	batch.Queue("commit")

@@ -115,7 +115,7 @@ func (l *load) transaction(ctx context.Context, tx pgx.Tx, random *rand.Rand, w 
 	var err error
 	switch random.IntN(3) {
 	case 0:
-		err = outbox.Queue(&batch, events...)
+		err = outbox.Queue(ctx, &batch, events...)
 	case 1:
 		err = outbox.Write(ctx, tx, events...)
 	case 2:

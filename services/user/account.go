@@ -87,7 +87,7 @@ func (s *Service) once(ctx context.Context, key web.Key, result *answer, do func
 // finish sends batch together with the event and the answer to keep: state,
 // event and answer are committed at once, or none of them.
 func finish(ctx context.Context, tx pgx.Tx, batch *pgx.Batch, e outbox.Event, key web.Key, result answer) error {
-	if err := outbox.Queue(batch, e); err != nil {
+	if err := outbox.Queue(ctx, batch, e); err != nil {
 		return err
 	}
 	if err := key.Queue(batch, result); err != nil {
