@@ -34,6 +34,13 @@ func TestMissingProgramsNameTheCommandThatInstallsThem(t *testing.T) {
 			start:    startKafka,
 			want:     "apt-get install maven",
 		},
+		"no pgbouncer": {
+			start: func(t *testing.T, dir string) error {
+				_, err := devstack.StartPgbouncer(t.Context(), devstack.PgbouncerOptions{Dir: dir, Postgres: "postgres://u:p@127.0.0.1:1/d"})
+				return err
+			},
+			want: "apt-get install pgbouncer",
+		},
 		"no mongod and no python": {
 			start: func(t *testing.T, dir string) error {
 				_, err := devstack.StartMongo(t.Context(), devstack.MongoOptions{Dir: dir})

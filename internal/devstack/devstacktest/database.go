@@ -23,7 +23,12 @@ const cleanupLimit = 30 * time.Second
 // the database, whoever is still connected.
 func Database(t testing.TB) string {
 	t.Helper()
-	admin, name := server(t, "WALPOST_TEST_POSTGRES", postgres), Name(t)
+	return databaseOn(t, server(t, "WALPOST_TEST_POSTGRES", postgres))
+}
+
+func databaseOn(t testing.TB, admin string) string {
+	t.Helper()
+	name := Name(t)
 	dsn, err := devstack.CreateDatabase(t.Context(), admin, name)
 	if err != nil {
 		t.Fatal(err)

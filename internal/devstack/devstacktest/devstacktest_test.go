@@ -67,6 +67,26 @@ func TestDatabasesAtOnce(t *testing.T) {
 	wg.Wait()
 }
 
+func TestDatabaseOfEveryVersion(t *testing.T) {
+	for _, version := range []string{"14", "15", "16", "17", "18"} {
+		t.Run(version, func(t *testing.T) {
+			dsn := devstacktest.DatabaseOf(t, version)
+			for _, dsn := range []string{dsn, devstacktest.Pgbouncer(t, dsn)} {
+				conn, err := pgx.Connect(t.Context(), dsn+"&default_query_exec_mode=exec")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = conn.Close(context.Background()) }()
+				var got, database string
+				err = conn.QueryRow(t.Context(), "select (current_setting('server_version_num')::int / 10000)::text, current_database()::text").Scan(&got, &database)
+				if err != nil || got != version || database != conn.Config().Database {
+					t.Errorf("version %s, database %s, %v, want %s and %s", got, database, err, version, conn.Config().Database)
+				}
+			}
+		})
+	}
+}
+
 func TestKafka(t *testing.T) {
 	client, err := kgo.NewClient(kgo.SeedBrokers(devstacktest.Kafka(t)...))
 	if err != nil {
