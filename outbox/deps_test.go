@@ -16,7 +16,7 @@ func TestDependencies(t *testing.T) {
 	}
 	allowed := []string{
 		"github.com/seed-048de892/walpost/outbox",
-		"github.com/jackc/pgx/v5", "github.com/jackc/pgpassfile", "github.com/jackc/pgservicefile", "golang.org/x/text",
+		"github.com/jackc/pgx/v5", "github.com/jackc/puddle/v2", "golang.org/x/sync", "github.com/jackc/pgpassfile", "github.com/jackc/pgservicefile", "golang.org/x/text",
 		"github.com/twmb/franz-go", "github.com/twmb/franz-go/pkg/kmsg", "github.com/klauspost/compress", "github.com/pierrec/lz4/v4",
 	}
 	seen := make(map[string]bool)
