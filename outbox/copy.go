@@ -7,8 +7,9 @@ import (
 )
 
 // copyFrom is the number of rows from which COPY is cheaper than unnest: it
-// takes two more round trips, and less for each row.
-const copyFrom = 500
+// saves about 2 µs a row and takes two more round trips. On one machine it is
+// level at 50 rows; this many pay for a network too (docs/performance.md).
+const copyFrom = 256
 
 // copyRows inserts list with COPY.
 func (w *Writer) copyRows(ctx context.Context, tx pgx.Tx, list []prepared) error {

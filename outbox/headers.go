@@ -9,9 +9,9 @@ import (
 )
 
 // merge appends to dst the headers with which e is written: its own, then the
-// hooks', then those of the context's metadata m that nobody has set. They are
-// sorted as jsonb keeps them, short names first, so that an event gets the
-// same record in every [Mode].
+// hooks', then those of the context's metadata m, if any, that nobody has set.
+// They are sorted as jsonb keeps them, short names first, so that an event
+// gets the same record in every [Mode].
 func (w *Writer) merge(ctx context.Context, dst []envelope.Header, e *Event, m *Metadata) []envelope.Header {
 	first := len(dst)
 	for name, value := range e.Headers {
@@ -20,9 +20,11 @@ func (w *Writer) merge(ctx context.Context, dst []envelope.Header, e *Event, m *
 	if len(w.Hooks) > 0 {
 		dst = w.hookHeaders(ctx, dst, first, e)
 	}
-	for _, f := range m.fields() {
-		if *f.value != "" && find(dst[first:], f.name) < 0 {
-			dst = append(dst, envelope.Header{Name: f.name, Value: *f.value})
+	if m != nil {
+		for _, f := range m.fields() {
+			if *f.value != "" && find(dst[first:], f.name) < 0 {
+				dst = append(dst, envelope.Header{Name: f.name, Value: *f.value})
+			}
 		}
 	}
 	slices.SortFunc(dst[first:], func(a, b envelope.Header) int {

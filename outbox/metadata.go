@@ -34,10 +34,16 @@ func WithMetadata(ctx context.Context, m Metadata) context.Context {
 
 // MetadataFrom gives the metadata that ctx carries, or none.
 func MetadataFrom(ctx context.Context) Metadata {
-	if m, ok := ctx.Value(metadataKey{}).(*Metadata); ok {
+	if m := carried(ctx); m != nil {
 		return *m
 	}
 	return Metadata{}
+}
+
+// carried gives the metadata in ctx, to be read only, or nil.
+func carried(ctx context.Context) *Metadata {
+	m, _ := ctx.Value(metadataKey{}).(*Metadata)
+	return m
 }
 
 // A field is one of Metadata, with the header that carries it.

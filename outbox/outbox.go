@@ -124,7 +124,7 @@ func (w Writer) Write(ctx context.Context, tx pgx.Tx, events ...Event) error {
 		if w.Mode == Rows && len(list) >= copyFrom {
 			err = w.copyRows(ctx, tx, list)
 		} else {
-			sql, args := w.statement(list, native{})
+			sql, args := w.statement(list, native{}, oneRow)
 			_, err = tx.Exec(ctx, sql, args...)
 		}
 		if err != nil {
@@ -144,7 +144,7 @@ func (w Writer) Write(ctx context.Context, tx pgx.Tx, events ...Event) error {
 // The batch takes over the payloads: leave them unchanged until it is sent.
 func (w Writer) Queue(ctx context.Context, batch *pgx.Batch, events ...Event) error {
 	return w.write(ctx, events, true, func(list []prepared) error {
-		sql, args := w.statement(list, native{})
+		sql, args := w.statement(list, native{}, oneRow)
 		batch.Queue(sql, args...)
 		return nil
 	})
@@ -205,7 +205,7 @@ func (w Writer) QueueChange(ctx context.Context, batch *pgx.Batch, events []Even
 // of, and return the driver's error: PostgreSQL has then aborted it.
 func (w Writer) Statement(ctx context.Context, events ...Event) (sql string, args []any, err error) {
 	err = w.write(ctx, events, true, func(list []prepared) error {
-		sql, args = w.statement(list, portable{})
+		sql, args = w.statement(list, portable{}, oneRow)
 		return nil
 	})
 	return sql, args, err
@@ -224,7 +224,7 @@ func (w Writer) ChangeStatement(ctx context.Context, events []Event, change stri
 }
 
 func (w *Writer) change(list []prepared, encode encoder, change string, args []any) (sql string, all []any) {
-	write, more := w.statement(list, encode)
+	write, more := w.statement(list, encode, selectRow)
 	all = append(args[:len(args):len(args)], more...)
 	return conditional(change, len(args), write), all
 }

@@ -63,13 +63,13 @@ func (native) row(p *prepared) []any {
 
 func (native) rows(list []prepared) []any {
 	n := len(list)
-	ids := make([]string, n) // pgx knows no array of IDs where it must go by the Go type
+	ids := make([]pgtype.UUID, n) // pgx knows no array of IDs where it must go by the Go type
 	topics, aggregateTypes, aggregateIDs := make([]string, n), make([]string, n), make([]string, n)
 	versions := make([]int64, n)
 	types, payloads, headers := make([]string, n), make([][]byte, n), make([]string, n)
 	for i := range list {
 		p := &list[i]
-		ids[i] = p.id.String()
+		ids[i] = pgtype.UUID{Bytes: p.id, Valid: true}
 		topics[i], aggregateTypes[i], aggregateIDs[i] = p.Topic, p.AggregateType, p.AggregateID
 		versions[i] = p.AggregateVersion
 		types[i], payloads[i], headers[i] = p.Type, p.payload(), p.headersText()
@@ -80,9 +80,9 @@ func (native) rows(list []prepared) []any {
 func (native) id(id *ID) any { return id }
 
 func (native) ids(ids []ID) any {
-	list := make([]string, len(ids))
+	list := make([]pgtype.UUID, len(ids))
 	for i, id := range ids {
-		list[i] = id.String()
+		list[i] = pgtype.UUID{Bytes: id, Valid: true}
 	}
 	return list
 }

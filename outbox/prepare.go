@@ -37,19 +37,23 @@ func (p *prepared) headersText() string {
 // problem of all events, so that the caller mends them at once.
 func (w *Writer) prepare(ctx context.Context, events []Event) (list []prepared, size int, err error) {
 	problems := w.check()
-	metadata := MetadataFrom(ctx)
+	metadata := carried(ctx)
 	list = make([]prepared, len(events))
-	headers := make([]envelope.Header, 0, 8)
+	bare := metadata == nil && len(w.Hooks) == 0
+	var headers []envelope.Header // of all events, one behind the other
 	var last ID
 	for i := range events {
 		e := &events[i]
-		if cap(headers)-len(headers) < len(e.Headers)+8 {
-			headers = make([]envelope.Header, 0, max(64, len(e.Headers)+8))
-		}
-		first := len(headers)
-		headers = w.merge(ctx, headers, e, &metadata)
 		p := &list[i]
-		p.Event, p.id, p.headers = e, e.ID, headers[first:len(headers):len(headers)]
+		p.Event, p.id = e, e.ID
+		if !bare || len(e.Headers) > 0 {
+			if room := len(e.Headers) + 8; cap(headers)-len(headers) < room {
+				headers = make([]envelope.Header, 0, room*min(len(events)-i, 16))
+			}
+			first := len(headers)
+			headers = w.merge(ctx, headers, e, metadata)
+			p.headers = headers[first:len(headers):len(headers)]
+		}
 		if p.id.IsZero() {
 			p.id = newID(time.Now(), last)
 			last = p.id

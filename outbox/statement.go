@@ -7,14 +7,17 @@ import (
 	"github.com/seed-048de892/walpost/outbox/envelope"
 )
 
-// Each statement is an insert … select or a select, so that a condition can
-// follow it (see conditional). Headers travel as text and become jsonb in the
-// server, and a version of 0 becomes NULL there: one parameter type each, in
-// every protocol mode of pgx and every driver.
+// Headers travel as text and become jsonb in the server, and a version of 0
+// becomes NULL there: one parameter type each, in every protocol mode of pgx
+// and every driver.
 const (
 	columns = ` (id, topic, aggregate_type, aggregate_id, aggregate_version, type, payload, headers)`
 
-	oneRow = columns + ` select $1::uuid, $2::text, $3::text, $4::text, nullif($5::bigint, 0), $6::text, $7::bytea, nullif($8::text, '')::jsonb`
+	rowValues = `$1::uuid, $2::text, $3::text, $4::text, nullif($5::bigint, 0), $6::text, $7::bytea, nullif($8::text, '')::jsonb`
+
+	oneRow = columns + ` values (` + rowValues + `)`
+	// selectRow is oneRow in the form that a condition can follow.
+	selectRow = columns + ` select ` + rowValues
 
 	// One statement of eight arrays costs a fraction of as many statements,
 	// and unnest keeps the arrays' order.
@@ -43,8 +46,8 @@ func (w *Writer) insert(rest string) string {
 }
 
 // statement gives the SQL that writes list, with its arguments as encode makes
-// them.
-func (w *Writer) statement(list []prepared, encode encoder) (sql string, args []any) {
+// them. row is the form for a single row: oneRow or selectRow.
+func (w *Writer) statement(list []prepared, encode encoder, row string) (sql string, args []any) {
 	single := len(list) == 1
 	switch {
 	case w.Mode == WAL:
@@ -60,7 +63,7 @@ func (w *Writer) statement(list []prepared, encode encoder) (sql string, args []
 		}
 		return w.insert(manyPacked), []any{encode.ids(ids), encode.bytes(envelopes)}
 	case single:
-		return w.insert(oneRow), encode.row(&list[0])
+		return w.insert(row), encode.row(&list[0])
 	default:
 		return w.insert(manyRows), encode.rows(list)
 	}
