@@ -16,20 +16,25 @@ import (
 	"github.com/seed-048de892/walpost/outbox/schema"
 )
 
-// The outbox table is the library's: files can't be linked into an embed.FS,
-// so each service has a copy.
+// The outbox is the library's: files can't be linked into an embed.FS, so each
+// service has a copy.
 func TestOutboxIsTheLibrarys(t *testing.T) {
 	t.Parallel()
-	want, err := schema.FS.ReadFile("00001_outbox.sql")
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := fs.ReadFile(migrations.User(), "00001_outbox.sql")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want) {
-		t.Error("migrations/user/00001_outbox.sql differs from outbox/schema/00001_outbox.sql: copy it again")
+	for library, copied := range map[string]string{
+		"00001_outbox.sql":      "00001_outbox.sql",
+		"00002_outbox_emit.sql": "00005_outbox_emit.sql",
+	} {
+		want, err := schema.FS.ReadFile(library)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := fs.ReadFile(migrations.User(), copied)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("migrations/user/%s differs from outbox/schema/%s: copy it again", copied, library)
+		}
 	}
 }
 
@@ -76,6 +81,10 @@ func TestUpDownUp(t *testing.T) {
 	}
 	if got := tables(t, conn); got != "goose_db_version" {
 		t.Errorf("down left %s", got)
+	}
+	var functions int
+	if err := conn.QueryRow(t.Context(), `select count(*) from pg_proc where pronamespace = 'public'::regnamespace`).Scan(&functions); err != nil || functions != 0 {
+		t.Errorf("down left %d functions, %v", functions, err)
 	}
 	if err := check(); err == nil {
 		t.Error("Check accepts a database without tables")
