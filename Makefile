@@ -24,6 +24,8 @@ test: check ## Run everything a change must pass, on servers of its own.
 	$(DEVSTACK) sh -c '\
 		go test -p $(PACKAGES) -timeout $(TIMEOUT) ./... && \
 		(cd outbox && go test -p $(PACKAGES) -timeout $(TIMEOUT) ./...) && \
+		(cd outbox/outboxotel && go test -timeout $(TIMEOUT) ./...) && \
+		(cd outbox/outboxschema && go test -timeout $(TIMEOUT) ./...) && \
 		(cd deploy && go test -timeout $(TIMEOUT) ./...)'
 
 .PHONY: test-long
@@ -36,6 +38,8 @@ test-long: check ## Run the tests without their caches, with the race detector.
 check: ## Vet, and look for files that gofmt would change.
 	go vet ./...
 	cd outbox && go vet ./...
+	cd outbox/outboxotel && go vet ./...
+	cd outbox/outboxschema && go vet ./...
 	cd deploy && go vet ./...
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || \
 		{ echo "not formatted, run: gofmt -w" $$unformatted; exit 1; }
@@ -44,6 +48,8 @@ check: ## Vet, and look for files that gofmt would change.
 lint: $(LINT) ## Lint all modules (the first run builds the linter).
 	$(LINT) run
 	cd outbox && $(LINT) run --config ../.golangci.yml
+	cd outbox/outboxotel && $(LINT) run --config ../../.golangci.yml
+	cd outbox/outboxschema && $(LINT) run --config ../../.golangci.yml
 
 # Kept in bin: linking it anew takes longer than linting does.
 $(LINT): tools/go.mod tools/go.sum
