@@ -25,6 +25,7 @@ package outbox
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -225,7 +226,7 @@ func (w Writer) ChangeStatement(ctx context.Context, events []Event, change stri
 
 func (w *Writer) change(list []prepared, encode encoder, change string, args []any) (sql string, all []any) {
 	write, more := w.statement(list, encode, selectRow)
-	all = append(args[:len(args):len(args)], more...)
+	all = append(slices.Clip(args), more...)
 	return conditional(change, len(args), write), all
 }
 

@@ -100,16 +100,6 @@ func (w *Writer) check() (problems []error) {
 	return problems
 }
 
-// defaultTable quotes as it stands.
-const defaultTable = `"outbox"`
-
-func (w *Writer) table() string {
-	if len(w.Table) == 0 {
-		return defaultTable
-	}
-	return w.Table.Sanitize()
-}
-
 func (w *Writer) identifier() pgx.Identifier {
 	if len(w.Table) == 0 {
 		return pgx.Identifier{"outbox"}

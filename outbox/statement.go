@@ -104,26 +104,26 @@ const packBytes = 256 << 10
 
 // pack puts list into envelopes. Each gets the id of its first event.
 func pack(list []prepared) (envelopes [][]byte, ids []ID) {
-	size := 64
+	size := 64 // what is left to pack, roughly
 	for i := range list {
-		size += list[i].size(list[i].headers) + 64
+		size += list[i].size(list[i].headers) + len(list[i].Topic) + 64
 	}
 	var b []byte
-	var current, previous *envelope.Event
-	var events [2]envelope.Event
+	var previous *envelope.Event // in this envelope
+	current, spare := new(envelope.Event), new(envelope.Event)
 	for i := range list {
 		p := &list[i]
 		if previous == nil {
-			b = envelope.AppendStart(make([]byte, 0, min(size, packBytes+packBytes/4)))
+			b = envelope.AppendStart(make([]byte, 0, max(0, min(size, packBytes+packBytes/4))))
 			ids = append(ids, p.id)
 		}
-		current = &events[i%2]
 		*current = envelope.Event{
 			ID: p.id, Topic: p.Topic, AggregateType: p.AggregateType, AggregateID: p.AggregateID,
 			Type: p.Type, AggregateVersion: p.AggregateVersion, Headers: p.headers, Payload: p.Payload,
 		}
 		b = envelope.AppendEvent(b, previous, current)
 		previous = current
+		current, spare = spare, current
 		if len(b) >= packBytes || i == len(list)-1 {
 			size -= len(b)
 			envelopes = append(envelopes, b)

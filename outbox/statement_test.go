@@ -70,8 +70,8 @@ func TestPackKeepsEverything(t *testing.T) {
 		events := make([]Event, rapid.IntRange(1, 30).Draw(t, "events"))
 		for i := range events {
 			events[i] = Event{
-				Topic:         rapid.SampledFrom([]string{"a", "b"}).Draw(t, "topic"),
-				AggregateType: "user", AggregateID: rapid.SampledFrom([]string{"1", "2"}).Draw(t, "id"),
+				Topic:         rapid.SampledFrom([]string{"a", strings.Repeat("b", 249)}).Draw(t, "topic"),
+				AggregateType: "user", AggregateID: rapid.SampledFrom([]string{"1", strings.Repeat("2", 512)}).Draw(t, "id"),
 				AggregateVersion: rapid.Int64Range(0, 5).Draw(t, "version"), Type: "T",
 				Payload: bytes.Repeat([]byte{byte(i)}, rapid.IntRange(0, 200_000).Draw(t, "size")),
 			}

@@ -9,12 +9,11 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/seed-048de892/walpost/outbox"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
-
-	"github.com/seed-048de892/walpost/outbox"
 )
 
 // A Hook goes into [outbox.Writer.Hooks]. The zero Hook puts the context's

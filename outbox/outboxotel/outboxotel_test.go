@@ -6,12 +6,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/seed-048de892/walpost/outbox"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/seed-048de892/walpost/outbox"
 	"github.com/seed-048de892/walpost/outbox/outboxotel"
 )
 

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/seed-048de892/walpost/outbox"
+
 	"github.com/seed-048de892/walpost/outbox/outboxschema"
 )
 
