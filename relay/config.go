@@ -24,6 +24,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/seed-048de892/walpost/outbox"
+	"github.com/seed-048de892/walpost/relay/lsn"
 	"github.com/seed-048de892/walpost/relay/position"
 	"github.com/seed-048de892/walpost/relay/slot"
 )
@@ -55,6 +57,22 @@ type Config struct {
 	// Table is the outbox table, "outbox" or "schema.outbox". Defaults to
 	// outbox, found by the search path.
 	Table string
+
+	// Messages says whether logical decoding messages are read, in which
+	// outbox.Writer's mode WAL puts events. The server then sends those of
+	// others too, which are passed over. Defaults to [ReadMessages].
+	Messages Messages
+
+	// MessagePrefix is the prefix of messages that hold events. It is compared
+	// as a whole; messages of another are not the relay's. Change it only when
+	// all events under the old one are published: they are no longer read.
+	// Defaults to outbox.DefaultPrefix.
+	MessagePrefix string
+
+	// SkipMessages are messages, by the LSN that a [MessageError] names, that
+	// are passed over although they have the prefix: their events are never
+	// published.
+	SkipMessages []lsn.Pos
 
 	// PositionsTopic keeps the position of each source. Defaults to
 	// _relay.positions.
@@ -124,6 +142,15 @@ const (
 	ContinueOnLoss LostSlot = "continue" // start with a new slot: what committed in between is not published
 )
 
+// Messages says what a relay does with logical decoding messages.
+type Messages string
+
+// The answers to logical decoding messages.
+const (
+	ReadMessages   Messages = "read"   // publish the events of those with the relay's prefix
+	IgnoreMessages Messages = "ignore" // do not ask for any: events written to them are never published
+)
+
 // withDefaults fills what is unset and reports every problem at once, by the
 // names the operator knows.
 func (c Config) withDefaults() (Config, *pgx.ConnConfig, error) {
@@ -150,6 +177,8 @@ func (c Config) withDefaults() (Config, *pgx.ConnConfig, error) {
 	defaulted(&c.Slot, "outbox_"+slotName(database))
 	defaulted(&c.Publication, "outbox")
 	defaulted(&c.Table, "outbox")
+	defaulted(&c.Messages, ReadMessages)
+	defaulted(&c.MessagePrefix, outbox.DefaultPrefix)
 	defaulted(&c.PositionsTopic, position.DefaultTopic)
 	defaulted(&c.TopicPartitions, 3)
 	defaulted(&c.TopicReplication, -1)
@@ -167,6 +196,12 @@ func (c Config) withDefaults() (Config, *pgx.ConnConfig, error) {
 	}
 	if c.Slot != slotName(c.Slot) {
 		problem("slot: %q: PostgreSQL allows lower-case letters, digits and underscores, 63 at most", c.Slot)
+	}
+	if c.Messages != ReadMessages && c.Messages != IgnoreMessages {
+		problem("messages: %q: use %s or %s", c.Messages, ReadMessages, IgnoreMessages)
+	}
+	if strings.ContainsRune(c.MessagePrefix, 0) {
+		problem("message-prefix: %q: PostgreSQL's text has no NUL", c.MessagePrefix)
 	}
 	if c.TopicPartitions < 1 {
 		problem("topic-partitions: must be at least 1, got %d", c.TopicPartitions)

@@ -24,9 +24,10 @@ func (e *TableError) Error() string {
 func (e *TableError) Unwrap() error { return e.Err }
 
 // A RowError says that a committed row can't be made a record. Nothing behind
-// it is published until it is dealt with.
+// it is published until it is dealt with. Of a row that holds several events
+// none is published.
 type RowError struct {
-	ID     outbox.ID
+	ID     outbox.ID // the event's; of a row of several the row's, where none of them is to blame
 	Commit lsn.Pos
 	Err    error
 }
@@ -35,6 +36,26 @@ func (e *RowError) Error() string {
 	return fmt.Sprintf("outbox row %v (transaction %v): %v", e.ID, e.Commit, e.Err)
 }
 func (e *RowError) Unwrap() error { return e.Err }
+
+// A MessageError says that a logical decoding message with the relay's prefix
+// can't be made records. Nothing of it and nothing behind it is published
+// until it is dealt with.
+type MessageError struct {
+	LSN    lsn.Pos // behind the message: what pg_logical_emit_message returned
+	Prefix string
+	Commit lsn.Pos // its transaction; 0: it belongs to none
+	Err    error
+}
+
+func (e *MessageError) Error() string {
+	where := "outside a transaction"
+	if e.Commit != 0 {
+		where = fmt.Sprintf("transaction %v", e.Commit)
+	}
+	return fmt.Sprintf("message %q at %v (%s): %v; mend its writer, and to go on without this message start once with --skip-message=%v",
+		e.Prefix, e.LSN, where, e.Err, e.LSN)
+}
+func (e *MessageError) Unwrap() error { return e.Err }
 
 // A RecordError says that Kafka refused a record for good. Nothing behind it
 // is confirmed: after the cause is mended, the relay goes on with it.
@@ -65,7 +86,7 @@ func permanent(err error) bool {
 	if err == nil {
 		return false
 	}
-	if isA[*slot.SetupError](err) || isA[*TableError](err) || isA[*RowError](err) || isA[*RecordError](err) || isA[*GapError](err) {
+	if isA[*slot.SetupError](err) || isA[*TableError](err) || isA[*RowError](err) || isA[*MessageError](err) || isA[*RecordError](err) || isA[*GapError](err) {
 		return true
 	}
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {

@@ -10,40 +10,57 @@ import (
 	"github.com/seed-048de892/walpost/outbox/cloudevent"
 )
 
-// A headerReader turns the headers of a row, a flat JSON object, into those of
-// a record. The zero headerReader is ready; it remembers names, of which there
-// are few, and reuses what it returns.
+// A headerReader turns the headers of an event into those of a record. The
+// zero headerReader is ready; it remembers names, of which there are few, and
+// reuses what it returns.
 type headerReader struct {
 	names   names
 	headers []cloudevent.Header
 }
 
-// read gives the content type apart, since it is an attribute. The values may
-// point into data; names are our own. A value that is no string keeps its JSON
-// text: whoever wrote the row by hand meant it so.
-func (h *headerReader) read(data []byte) (contentType string, headers []cloudevent.Header, err error) {
+// read reads the headers of r: a row's flat JSON object or an envelope's list.
+// It gives the content type apart, since it is an attribute. The values may
+// point into r; names are our own.
+func (h *headerReader) read(r *row) (contentType string, headers []cloudevent.Header, err error) {
 	h.headers = h.headers[:0]
-	if len(data) == 0 {
-		return "", nil, nil
+	for _, header := range r.Headers {
+		h.headers = append(h.headers, cloudevent.Header{Name: h.names.get(header.Name), Value: header.Value})
 	}
-	if !h.readPlain(data) {
-		h.headers = h.headers[:0]
-		if err := h.readAny(data); err != nil {
+	if len(r.json) > 0 {
+		if err := h.readJSON(r.json); err != nil {
 			return "", nil, err
 		}
 	}
 	kept := h.headers[:0]
 	for _, header := range h.headers {
-		switch {
-		case header.Name == outbox.HeaderContentType:
-			contentType = header.Value
-		case strings.HasPrefix(header.Name, "ce_"):
-			return "", nil, fmt.Errorf("header %q: names beginning with ce_ belong to CloudEvents", header.Name)
-		default:
-			kept = append(kept, header)
+		if err := checkHeader(header.Name); err != nil {
+			return "", nil, err
 		}
+		if header.Name == outbox.HeaderContentType {
+			contentType = header.Value
+			continue
+		}
+		kept = append(kept, header)
 	}
 	return contentType, kept, nil
+}
+
+// checkHeader refuses a name that the record needs for something else.
+func checkHeader(name string) error {
+	if strings.HasPrefix(name, "ce_") {
+		return fmt.Errorf("header %q: names beginning with ce_ belong to CloudEvents", name)
+	}
+	return nil
+}
+
+// readJSON keeps the JSON text of a value that is no string: whoever wrote the
+// row by hand meant it so.
+func (h *headerReader) readJSON(data []byte) error {
+	if h.readPlain(data) {
+		return nil
+	}
+	h.headers = h.headers[:0]
+	return h.readAny(data)
 }
 
 // readPlain reads the form that almost all headers have, as jsonb prints it:
@@ -64,7 +81,7 @@ func (h *headerReader) readPlain(data []byte) bool {
 		if value, rest, ok = plainString(rest); !ok {
 			return false
 		}
-		h.headers = append(h.headers, cloudevent.Header{Name: h.names.get(name), Value: view(value)})
+		h.headers = append(h.headers, cloudevent.Header{Name: h.names.get(view(name)), Value: view(value)})
 		if rest, ok = cut(rest, ','); ok {
 			continue
 		}

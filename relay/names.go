@@ -1,6 +1,9 @@
 package relay
 
-import "unsafe"
+import (
+	"strings"
+	"unsafe"
+)
 
 // maxNames bounds what a names remembers: beyond it the writers use names as
 // data, and remembering them would only hold memory.
@@ -10,14 +13,15 @@ const maxNames = 4096
 // repeats are allocated once. The zero names is ready to use.
 type names map[string]string
 
-func (n *names) get(b []byte) string {
-	if s, ok := (*n)[string(b)]; ok { // the compiler does not allocate here
-		return s
+// get gives a string of its own that equals s, which may change afterwards.
+func (n *names) get(s string) string {
+	if known, ok := (*n)[s]; ok {
+		return known
 	}
 	if *n == nil || len(*n) >= maxNames {
 		*n = make(names)
 	}
-	s := string(b)
+	s = strings.Clone(s)
 	(*n)[s] = s
 	return s
 }

@@ -136,7 +136,7 @@ func (s *session) createSlot(ctx context.Context, conn *pgx.Conn, pg *pgx.ConnCo
 // that held the slot until now.
 func (s *session) startStream(ctx context.Context, pg *pgx.ConnConfig) error {
 	stream, err := wal.Start(ctx, &pg.Config, wal.Options{
-		Slot: s.cfg.Slot, Publication: s.cfg.Publication, Start: s.from.End, SenderTimeout: s.cfg.SenderTimeout,
+		Slot: s.cfg.Slot, Publication: s.cfg.Publication, Messages: s.cfg.Messages == ReadMessages, Start: s.from.End, SenderTimeout: s.cfg.SenderTimeout,
 	})
 	if err != nil {
 		return err

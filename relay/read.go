@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,7 +45,7 @@ func (s *session) read(ctx context.Context) error {
 			}
 			continue
 		}
-		if err := s.decode(ctx, m.Data); err != nil {
+		if err := s.order(ctx, m); err != nil {
 			if ctx.Err() != nil {
 				return nil //nolint:nilerr // the stop is why it failed
 			}
@@ -67,13 +68,15 @@ func (s *session) decode(ctx context.Context, b []byte) error {
 		return s.relation(b)
 	case pgoutput.KindInsert:
 		return s.insert(ctx, b)
+	case pgoutput.KindMessage:
+		return s.message(ctx, b)
 	case pgoutput.KindCommit:
 		m, err := pgoutput.ParseCommit(b)
 		if err != nil {
 			return err
 		}
 		return s.commit(m)
-	case pgoutput.KindUpdate, pgoutput.KindDelete, pgoutput.KindTruncate, pgoutput.KindType, pgoutput.KindOrigin, pgoutput.KindMessage:
+	case pgoutput.KindUpdate, pgoutput.KindDelete, pgoutput.KindTruncate, pgoutput.KindType, pgoutput.KindOrigin:
 		// Other tables of the publication, or nothing that makes an event.
 	default:
 		return fmt.Errorf("unknown message %q in the replication stream", kind)
@@ -96,7 +99,7 @@ func (s *session) relation(b []byte) error {
 	return nil
 }
 
-func (s *session) insert(ctx context.Context, b []byte) (err error) {
+func (s *session) insert(ctx context.Context, b []byte) error {
 	t := s.open
 	if t == nil {
 		return errors.New("insert outside a transaction in the replication stream")
@@ -111,12 +114,24 @@ func (s *session) insert(ctx context.Context, b []byte) (err error) {
 		return nil
 	}
 	if err := l.read(columns, &s.row); err != nil {
-		return &RowError{ID: s.row.id, Commit: t.commit, Err: err}
+		return &RowError{ID: s.row.ID, Commit: t.commit, Err: err}
+	}
+	if s.row.packed() {
+		if id, err := s.check(s.row.Payload); err != nil {
+			return &RowError{ID: cmp.Or(id, s.row.ID), Commit: t.commit, Err: err}
+		}
+		return s.unpack(ctx, s.row.Payload, s.row.createdAt)
 	}
 	record, err := s.router.route(&s.row, t.commit, t.records, s.sequence+1)
 	if err != nil {
-		return err
+		return &RowError{ID: s.row.ID, Commit: t.commit, Err: err}
 	}
+	return s.publish(ctx, record)
+}
+
+// publish hands the next record of the open transaction to the client.
+func (s *session) publish(ctx context.Context, record *kgo.Record) error {
+	t := s.open
 	if err := s.topics.ensure(ctx, s.client, record.Topic); err != nil {
 		return err
 	}

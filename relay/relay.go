@@ -40,7 +40,7 @@ func New(cfg Config) (*Relay, error) {
 //
 // What passes by itself, a lost connection or a broker that is down, is
 // retried without end. An error means that somebody must act: see [GapError],
-// [TableError], [RowError], [RecordError] and slot.SetupError. Run may be
+// [TableError], [RowError], [MessageError], [RecordError] and slot.SetupError. Run may be
 // called again after it has returned.
 func (r *Relay) Run(ctx context.Context) error {
 	const shortest, longest = 100 * time.Millisecond, 5 * time.Second

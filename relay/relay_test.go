@@ -77,8 +77,22 @@ func (f *fixture) event(id string, version int64) outbox.Event {
 	}
 }
 
-// read gives the first n records of the topic.
+// read gives the events of the first n records of the topic.
 func (f *fixture) read(t *testing.T, n int) []cloudevent.Event {
+	t.Helper()
+	var events []cloudevent.Event
+	for _, r := range f.records(t, n) {
+		e, err := cloudevent.Decode(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		events = append(events, e)
+	}
+	return events
+}
+
+// records gives the first n records of the topic.
+func (f *fixture) records(t *testing.T, n int) []*kgo.Record {
 	t.Helper()
 	client, err := kgo.NewClient(kgo.SeedBrokers(f.config.Brokers...), kgo.ConsumeTopics(f.topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.MetadataMinAge(100*time.Millisecond))
 	if err != nil {
@@ -87,21 +101,15 @@ func (f *fixture) read(t *testing.T, n int) []cloudevent.Event {
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	var events []cloudevent.Event
-	for len(events) < n {
+	var records []*kgo.Record
+	for len(records) < n {
 		fetches := client.PollFetches(ctx)
 		if err := fetches.Err0(); err != nil {
-			t.Fatalf("read %d records, want %d: %v", len(events), n, err)
+			t.Fatalf("read %d records, want %d: %v", len(records), n, err)
 		}
-		fetches.EachRecord(func(r *kgo.Record) {
-			e, err := cloudevent.Decode(r)
-			if err != nil {
-				t.Fatal(err)
-			}
-			events = append(events, e)
-		})
+		records = append(records, fetches.Records()...)
 	}
-	return events
+	return records
 }
 
 func TestEventsArriveOnceAcrossRestarts(t *testing.T) {

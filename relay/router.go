@@ -46,39 +46,40 @@ type router struct {
 }
 
 // route gives the record of r, the index-th of the transaction at commit. The
-// record owns its memory: r may be overwritten afterwards.
+// record owns its memory: r may be overwritten afterwards. An error says what
+// is wrong with the event.
 func (o *router) route(r *row, commit lsn.Pos, index, sequence int64) (*kgo.Record, error) {
-	contentType, headers, err := o.headers.read(r.headers)
+	contentType, headers, err := o.headers.read(r)
 	if err != nil {
-		return nil, &RowError{ID: r.id, Commit: commit, Err: err}
+		return nil, err
 	}
-	if r.version < 0 {
-		return nil, &RowError{ID: r.id, Commit: commit, Err: fmt.Errorf("aggregate_version is %d", r.version)}
+	if r.AggregateVersion < 0 {
+		return nil, fmt.Errorf("aggregate_version is %d", r.AggregateVersion)
 	}
-	scratch := outbox.ID(r.id).Append(o.scratch[:0])
+	scratch := outbox.ID(r.ID).Append(o.scratch[:0])
 	idEnd := len(scratch)
 	scratch = strconv.AppendInt(scratch, o.generation, 10)
 	scratch = append(commit.Append(append(scratch, '/')), '/')
 	scratch = strconv.AppendInt(scratch, index, 10)
 	o.scratch = scratch
 
-	// The strings made by view live in r and scratch only until AppendHeaders
-	// has copied them.
+	// The strings live in the stream's buffer and in scratch only until
+	// AppendHeaders has copied them.
 	event := cloudevent.Event{
 		ID:               view(scratch[:idEnd]),
 		Source:           o.source,
-		Type:             view(r.eventType),
-		Subject:          view(r.aggregateID),
+		Type:             r.Type,
+		Subject:          r.AggregateID,
 		Time:             r.createdAt,
 		ContentType:      contentType,
 		Sequence:         sequence,
-		AggregateType:    view(r.aggregateType),
-		AggregateVersion: r.version,
+		AggregateType:    r.AggregateType,
+		AggregateVersion: r.AggregateVersion,
 		Position:         view(scratch[idEnd:]),
 		Headers:          headers,
 	}
 	record := o.newRecord()
-	record.Topic = o.names.get(r.topic)
+	record.Topic = o.names.get(r.Topic)
 	if record.Topic == "" {
 		record.Topic = UnknownTopic
 	}
@@ -86,13 +87,16 @@ func (o *router) route(r *row, commit lsn.Pos, index, sequence int64) (*kgo.Reco
 
 	// An upper bound: the aggregate's id is key and subject, headers shrink
 	// when their JSON is read, and the other attributes take 200 bytes at most.
-	need := len(r.payload) + 2*len(r.aggregateID) + len(r.headers) + len(r.eventType) + len(r.aggregateType) + len(o.source) + 256
+	need := len(r.Payload) + 2*len(r.AggregateID) + len(r.json) + len(r.Type) + len(r.AggregateType) + len(o.source) + 256
+	for i := range r.Headers {
+		need += len(r.Headers[i].Value)
+	}
 	buf := o.room(need)
 	start := len(buf)
-	buf = append(buf, r.aggregateID...)
+	buf = append(buf, r.AggregateID...)
 	record.Key = buf[start:len(buf):len(buf)]
 	start = len(buf)
-	buf = append(buf, r.payload...)
+	buf = append(buf, r.Payload...)
 	record.Value = buf[start:len(buf):len(buf)]
 
 	if cap(o.slab)-len(o.slab) < 16+len(headers) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/seed-048de892/walpost/outbox"
 	"github.com/seed-048de892/walpost/outbox/cloudevent"
+	"github.com/seed-048de892/walpost/outbox/envelope"
 )
 
 // TestRecordsOwnTheirMemory routes rows out of one buffer that is overwritten
@@ -30,22 +31,37 @@ func TestRecordsOwnTheirMemory(t *testing.T) {
 			id := outbox.NewID()
 			want := cloudevent.Event{
 				ID: id.String(), Source: "userdb", Type: text.Draw(t, "type"), Subject: text.Draw(t, "id"),
-				Time: time.Unix(1_700_000_000, 123_456_000).UTC(), ContentType: "application/json", Sequence: int64(i + 1),
+				Time: time.Unix(1_700_000_000, 123_456_000).UTC(), ContentType: "text/plain", Sequence: int64(i + 1),
 				AggregateType: text.Draw(t, "aggregate"), AggregateVersion: rapid.Int64Range(0, 1<<40).Draw(t, "version"),
 				Position: fmt.Sprintf("3/16/B374D848/%d", i),
 				Data:     []byte(strings.Repeat("x", rapid.SampledFrom([]int{0, 10, 1000, 20_000, 70_000}).Draw(t, "payload"))),
 				Headers:  []cloudevent.Header{{Name: "requestId", Value: "r1"}},
 			}
+			var buffer [][]byte // what r points into
+			read := func(s string) []byte {
+				buffer = append(buffer, []byte(s))
+				return buffer[len(buffer)-1]
+			}
 			r := row{
-				id: id, topic: []byte("t"), aggregateType: []byte(want.AggregateType), aggregateID: []byte(want.Subject),
-				version: want.AggregateVersion, eventType: []byte(want.Type), payload: append([]byte{}, want.Data...),
-				headers: []byte(`{"requestId": "r1"}`), createdAt: want.Time,
+				Event: envelope.Event{
+					ID: id, Topic: view(read("t")), AggregateType: view(read(want.AggregateType)), AggregateID: view(read(want.Subject)),
+					AggregateVersion: want.AggregateVersion, Type: view(read(want.Type)), Payload: read(string(want.Data)),
+				},
+				createdAt: want.Time,
+			}
+			if rapid.Bool().Draw(t, "in an envelope") {
+				r.Headers = []envelope.Header{
+					{Name: view(read("requestId")), Value: view(read("r1"))},
+					{Name: view(read("content-type")), Value: view(read("text/plain"))},
+				}
+			} else {
+				r.json = read(`{"requestId": "r1", "content-type": "text/plain"}`)
 			}
 			record, err := o.route(&r, 0x16_B374D848, int64(i), int64(i+1))
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, b := range [][]byte{r.topic, r.aggregateType, r.aggregateID, r.eventType, r.payload, r.headers} {
+			for _, b := range buffer {
 				clear(b)
 			}
 			all = append(all, sent{want, func() (cloudevent.Event, error) { return cloudevent.Decode(record) }, func() string { return string(record.Key) }})
@@ -64,13 +80,15 @@ func TestRecordsOwnTheirMemory(t *testing.T) {
 
 func TestHeaders(t *testing.T) {
 	t.Parallel()
+	type list = []envelope.Header
 	tests := map[string]struct {
 		in          string
+		list        list // of an envelope's event
 		contentType string
 		want        []cloudevent.Header
 		wantErr     bool
 	}{
-		"none":         {in: ""},
+		"none":         {},
 		"empty":        {in: "{}"},
 		"plain":        {in: `{"a": "1", "b": "2"}`, want: []cloudevent.Header{{Name: "a", Value: "1"}, {Name: "b", Value: "2"}}},
 		"escaped":      {in: `{"a": "say \"hi\"\n"}`, want: []cloudevent.Header{{Name: "a", Value: "say \"hi\"\n"}}},
@@ -79,17 +97,21 @@ func TestHeaders(t *testing.T) {
 		"CloudEvents'": {in: `{"ce_id": "x"}`, wantErr: true},
 		"no object":    {in: `["a"]`, wantErr: true},
 		"cut short":    {in: `{"a": "1"`, wantErr: true},
+
+		"list":                   {list: list{{Name: "a", Value: "1"}, {Name: "b", Value: "2"}}, want: []cloudevent.Header{{Name: "a", Value: "1"}, {Name: "b", Value: "2"}}},
+		"list with content type": {list: list{{Name: "content-type", Value: "text/plain"}, {Name: "b", Value: "2"}}, contentType: "text/plain", want: []cloudevent.Header{{Name: "b", Value: "2"}}},
+		"list with CloudEvents'": {list: list{{Name: "ce_id", Value: "x"}}, wantErr: true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var h headerReader
-			contentType, got, err := h.read([]byte(tt.in))
+			contentType, got, err := h.read(&row{json: []byte(tt.in), Event: envelope.Event{Headers: tt.list}})
 			if (err != nil) != tt.wantErr {
-				t.Fatalf("read(%s): %v, want error: %t", tt.in, err, tt.wantErr)
+				t.Fatalf("read: %v, want error: %t", err, tt.wantErr)
 			}
 			if err == nil && (contentType != tt.contentType || len(got) != len(tt.want) || len(got) > 0 && !cmp.Equal(got, tt.want)) {
-				t.Errorf("read(%s) = %q, %v, want %q, %v", tt.in, contentType, got, tt.contentType, tt.want)
+				t.Errorf("read = %q, %v, want %q, %v", contentType, got, tt.contentType, tt.want)
 			}
 		})
 	}

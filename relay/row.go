@@ -9,22 +9,20 @@ import (
 
 	"github.com/jackc/pgx/v5/pgtype"
 
+	"github.com/seed-048de892/walpost/outbox/envelope"
 	"github.com/seed-048de892/walpost/relay/pgoutput"
 )
 
-// A row is one row of the outbox table, as it stands in a message: all slices
-// point into the message.
+// A row is one event, as it stands in a row of the outbox table or in an
+// envelope: all text and slices point into the message from the stream.
 type row struct {
-	id            [16]byte
-	topic         []byte
-	aggregateType []byte
-	aggregateID   []byte
-	version       int64 // 0: none
-	eventType     []byte
-	payload       []byte
-	headers       []byte // JSON text; nil: none
-	createdAt     time.Time
+	envelope.Event        // its Headers are those of an envelope's event
+	json           []byte // the headers of a row of its own, as JSON text; nil: none
+	createdAt      time.Time
 }
+
+// packed says that the payload is an envelope.
+func (r *row) packed() bool { return r.Topic == "" && r.Type == envelope.RowType }
 
 // The columns of the outbox table, in the order of a layout.
 const (
@@ -122,20 +120,21 @@ func (l *layout) read(values []pgoutput.Column, r *row) error {
 	if len(fields[colID]) != 16 || len(fields[colCreatedAt]) != 8 {
 		return errors.New("columns id and created_at have the wrong size")
 	}
-	*r = row{
-		topic:         fields[colTopic],
-		aggregateType: fields[colAggregateType],
-		aggregateID:   fields[colAggregateID],
-		eventType:     fields[colType],
-		payload:       fields[colPayload],
-		headers:       fields[colHeaders],
-		createdAt:     pgoutput.Time(int64(binary.BigEndian.Uint64(fields[colCreatedAt]))),
+	r.Event = envelope.Event{
+		ID:            [16]byte(fields[colID]),
+		Topic:         view(fields[colTopic]),
+		AggregateType: view(fields[colAggregateType]),
+		AggregateID:   view(fields[colAggregateID]),
+		Type:          view(fields[colType]),
+		Headers:       r.Headers[:0],
+		Payload:       fields[colPayload],
 	}
-	copy(r.id[:], fields[colID])
+	r.json = fields[colHeaders]
+	r.createdAt = pgoutput.Time(int64(binary.BigEndian.Uint64(fields[colCreatedAt])))
 	switch version := fields[colAggregateVersion]; len(version) {
 	case 0:
 	case 8:
-		r.version = int64(binary.BigEndian.Uint64(version))
+		r.AggregateVersion = int64(binary.BigEndian.Uint64(version))
 	default:
 		return errors.New("column aggregate_version has the wrong size")
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/seed-048de892/walpost/outbox/envelope"
 	"github.com/seed-048de892/walpost/relay/lsn"
 	"github.com/seed-048de892/walpost/relay/pgoutput"
 	"github.com/seed-048de892/walpost/relay/position"
@@ -42,10 +43,12 @@ type session struct {
 	router   router
 	layouts  map[uint32]*layout // by the table's OID
 	columns  []pgoutput.Column
+	held     hold
 	row      row
-	open     *transaction // nil between two
-	sequence int64        // of the last record made
-	resume   lsn.Pos      // the last transaction published before this session
+	checked  envelope.Event // reused by check
+	open     *transaction   // nil between two
+	sequence int64          // of the last record made
+	resume   lsn.Pos        // the last transaction published before this session
 
 	// The saver's.
 	from  position.Position // where the session began, and what its positions share

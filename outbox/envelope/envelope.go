@@ -16,13 +16,9 @@ import (
 // row has an empty topic, which no event's row has.
 const RowType = "walpost.envelope"
 
-// MessagePrefix is the default prefix of write-ahead log messages that hold an
-// envelope, behind [TimeBytes] of time.
-const MessagePrefix = "walpost.outbox"
-
-// TimeBytes is how many bytes stand before the envelope in a message: the
-// transaction's time as timestamptz_send gives it, big-endian microseconds
-// since 2000-01-01 00:00 UTC. A row has its created_at instead.
+// TimeBytes is how many bytes stand before the envelope in a write-ahead log
+// message: the transaction's time as timestamptz_send gives it, big-endian
+// microseconds since 2000-01-01 00:00 UTC. A row has its created_at instead.
 const TimeBytes = 8
 
 // Magic is the first byte of an envelope. It occurs in no UTF-8 text, so that

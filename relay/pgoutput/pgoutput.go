@@ -1,5 +1,6 @@
 // Package pgoutput decodes the messages of PostgreSQL's logical replication
-// plugin pgoutput, protocol version 1, that a stream of inserts is made of.
+// plugin pgoutput, protocol version 1, that a stream of inserts and of logical
+// decoding messages is made of.
 //
 // Nothing is allocated but for a Relation, which comes once a session and
 // table. Decoded slices point into the message: copy what must outlive it.
@@ -96,6 +97,18 @@ type Column struct {
 	Data   []byte // points into the message
 }
 
+// Message is what pg_logical_emit_message wrote. Any extension may write one.
+type Message struct {
+	// Transactional says that the message belongs to the transaction that is
+	// open in the stream. Others come at once, even of a transaction that is
+	// rolled back later.
+	Transactional bool
+
+	LSN     lsn.Pos // behind the message's record: what pg_logical_emit_message returned
+	Prefix  []byte  // says whose the message is; points into the message
+	Content []byte  // points into the message
+}
+
 // ParseBegin decodes a message of [KindBegin].
 func ParseBegin(b []byte) (Begin, error) {
 	r := reader{rest: b, kind: KindBegin}
@@ -155,4 +168,16 @@ func ParseInsert(b []byte, columns []Column) (oid uint32, _ []Column, _ error) {
 		columns = append(columns, c)
 	}
 	return oid, columns, r.end("insert")
+}
+
+// ParseMessage decodes a message of [KindMessage].
+func ParseMessage(b []byte) (Message, error) {
+	r := reader{rest: b, kind: KindMessage}
+	flags := r.uint8()
+	if flags > 1 {
+		r.err = fmt.Errorf("flags %#x: %w", flags, ErrUnknown)
+	}
+	m := Message{Transactional: flags == 1, LSN: lsn.Pos(r.uint64()), Prefix: r.text()}
+	m.Content = r.bytes(r.uint32())
+	return m, r.end("logical decoding message")
 }

@@ -86,20 +86,22 @@ func (r *reader) bytes(n uint32) []byte {
 	return r.take(int(n))
 }
 
-// string takes text up to a NUL.
-func (r *reader) string() string {
+// text takes text up to a NUL.
+func (r *reader) text() []byte {
 	if r.err != nil {
-		return ""
+		return nil
 	}
 	n := bytes.IndexByte(r.rest, 0)
 	if n < 0 {
 		r.err = ErrTruncated
-		return ""
+		return nil
 	}
 	s := r.take(n)
 	r.take(1)
-	return string(s)
+	return s
 }
+
+func (r *reader) string() string { return string(r.text()) }
 
 // end gives the first error, or ErrTrailing where fields are left.
 func (r *reader) end(message string) error {

@@ -14,6 +14,11 @@ type Message struct {
 	// until the next call of Next.
 	Data []byte
 
+	// Start is where the change stands in the log: a row where its record
+	// begins, a logical decoding message where its record ends. It is 0 where
+	// there is no such place, as of a table's description.
+	Start lsn.Pos
+
 	// End is, in a keepalive, the position up to which the server has sent
 	// everything. It may be confirmed once all that came before is done.
 	End lsn.Pos
@@ -44,7 +49,7 @@ func (s *Stream) Next() (Message, error) {
 func parse(b []byte) (Message, error) {
 	switch {
 	case len(b) >= 25 && b[0] == 'w': // XLogData: start, end, time, data
-		return Message{Data: b[25:]}, nil
+		return Message{Data: b[25:], Start: lsn.Pos(binary.BigEndian.Uint64(b[1:]))}, nil
 	case len(b) == 18 && b[0] == 'k': // keepalive: end, time, reply
 		return Message{End: lsn.Pos(binary.BigEndian.Uint64(b[1:])), Reply: b[17] == 1}, nil
 	}

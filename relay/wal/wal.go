@@ -35,6 +35,10 @@ type Options struct {
 	Slot        string
 	Publication string
 
+	// Messages asks for logical decoding messages too, whoever wrote them.
+	// PostgreSQL has them since version 14.
+	Messages bool
+
 	// Start is the end LSN of the last transaction already done: those after
 	// it are sent. The server moves a Start below the slot's confirmed
 	// position up to it without a word, so compare the two beforehand.
@@ -102,8 +106,12 @@ func Start(ctx context.Context, config *pgconn.Config, o Options) (*Stream, erro
 // of the protocol sends a transaction when it is committed, as one; the server
 // keeps a large one on its disk until then, so that we need not.
 func (s *Stream) start(o Options) error {
-	sql := fmt.Sprintf(`START_REPLICATION SLOT %s LOGICAL %v (proto_version '1', publication_names %s, binary 'true')`,
-		pgx.Identifier{o.Slot}.Sanitize(), o.Start, literal(pgx.Identifier{o.Publication}.Sanitize()))
+	messages := ""
+	if o.Messages {
+		messages = `, messages 'true'`
+	}
+	sql := fmt.Sprintf(`START_REPLICATION SLOT %s LOGICAL %v (proto_version '1', publication_names %s, binary 'true'%s)`,
+		pgx.Identifier{o.Slot}.Sanitize(), o.Start, literal(pgx.Identifier{o.Publication}.Sanitize()), messages)
 	query, err := (&pgproto3.Query{String: sql}).Encode(nil)
 	if err != nil {
 		return err
