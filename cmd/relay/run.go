@@ -12,6 +12,7 @@ import (
 
 	"github.com/seed-048de892/walpost/internal/daemon"
 	"github.com/seed-048de892/walpost/relay"
+	"github.com/seed-048de892/walpost/relay/lsn"
 )
 
 type commands struct {
@@ -30,6 +31,9 @@ type runCommand struct {
 	Slot             string        `help:"Replication slot, made at the first start. Default: outbox_<database>." env:"RELAY_SLOT"`
 	Publication      string        `help:"Publication, made at the first start." default:"outbox" env:"RELAY_PUBLICATION"`
 	Table            string        `help:"Outbox table, with its schema where the search path does not find it." default:"outbox" env:"RELAY_TABLE"`
+	Messages         string        `help:"Read logical decoding messages, in which the outbox writer's mode WAL puts events, or ignore them all: events in them are then never published." enum:"read,ignore" default:"read" env:"RELAY_MESSAGES"`
+	MessagePrefix    string        `help:"Prefix of the messages that hold events. Change it only when all events under the old one are published." default:"walpost.outbox" env:"RELAY_MESSAGE_PREFIX"`
+	SkipMessage      []lsn.Pos     `help:"Pass over the message at this LSN, as an error of the relay names it; its events are never published." placeholder:"LSN" env:"RELAY_SKIP_MESSAGE"`
 	PositionsTopic   string        `help:"Topic that keeps the position." default:"_relay.positions" env:"RELAY_POSITIONS_TOPIC"`
 	TopicPartitions  int32         `help:"Partitions of topics that are missing and therefore made." default:"3" env:"RELAY_TOPIC_PARTITIONS"`
 	TopicReplication int16         `help:"Replication of topics that are made; -1 is the broker's default." default:"-1" env:"RELAY_TOPIC_REPLICATION"`
@@ -54,6 +58,7 @@ func (c *runCommand) Run(ctx context.Context, out daemon.Output) error {
 	r, err := relay.New(relay.Config{
 		Postgres: c.Postgres, Brokers: c.Brokers,
 		Source: c.Source, Slot: c.Slot, Publication: c.Publication, Table: c.Table,
+		Messages: relay.Messages(c.Messages), MessagePrefix: c.MessagePrefix, SkipMessages: c.SkipMessage,
 		PositionsTopic: c.PositionsTopic, TopicPartitions: c.TopicPartitions, TopicReplication: c.TopicReplication,
 		ExistingRows: relay.ExistingRows(c.ExistingRows), LostSlot: relay.LostSlot(c.LostSlot),
 		MaxBufferBytes: c.MaxBufferBytes, Linger: c.Linger, ConfirmEvery: c.ConfirmEvery,
