@@ -112,20 +112,19 @@ func (d DeadLetters) Edit(ctx context.Context, id int64, edit Edit) (Letter, err
 	}
 	var edited Letter
 	err := pgx.BeginFunc(ctx, d.DB, func(tx pgx.Tx) error {
-		// Locked, so that a redrive that begins now reads the row as edited.
-		var redriven bool
-		err := tx.QueryRow(ctx, "select redrive_at is not null from inbox_dead where id = $1 for update", id).Scan(&redriven)
+		// A handler at work holds the row: that one is not waited for.
+		old, err := get(ctx, tx, id)
+		if err == nil && old.RedriveAt.IsZero() {
+			// Locked, so that a redrive that begins now reads the row as edited.
+			if _, err = tx.Exec(ctx, "select from inbox_dead where id = $1 for update", id); err == nil {
+				old, err = get(ctx, tx, id)
+			}
+		}
 		switch {
-		case errors.Is(err, pgx.ErrNoRows):
-			return ErrNoLetter
 		case err != nil:
 			return err
-		case redriven:
+		case !old.RedriveAt.IsZero():
 			return ErrRedriven
-		}
-		old, err := get(ctx, tx, id)
-		if err != nil {
-			return err
 		}
 		if err := edit.keepsIdentity(&old); err != nil {
 			return err
