@@ -70,10 +70,11 @@ type Config struct {
 	// must be another one in every process of the group. Defaults to none.
 	Instance string
 
-	// Pool is where the tables inbox and inbox_dead are and where the
-	// handlers' transactions run. Each handler at work takes a connection, so
-	// it should have Concurrency of them, and one more for each that a handler
-	// takes from it besides. Nil: see [HandleFunc].
+	// Pool is where the tables inbox and inbox_dead are, found by the search
+	// path, and where the handlers' transactions run. Each handler at work
+	// takes a connection, so it should have Concurrency of them and four for
+	// redrives, and one more for each that a handler takes from it besides.
+	// Nil: see [HandleFunc].
 	Pool *pgxpool.Pool
 
 	// Isolation is that of the handlers' transactions. Under a stricter one
@@ -128,6 +129,12 @@ type Config struct {
 	// where there is a Pool. Defaults to 1s.
 	CommitEvery time.Duration
 
+	// Window is how long after it was handled an event is recognised when it
+	// comes again: see [Window]. Run keeps the partitions of table inbox for
+	// it, which needs the role that owns the table; negative leaves that to a
+	// [Window] that runs elsewhere. Defaults to 7 days.
+	Window time.Duration
+
 	// Unknown is for events whose type has no handler. Defaults to [Skip].
 	Unknown Policy
 
@@ -156,12 +163,18 @@ func (c Config) withDefaults() Config {
 	fill(&c.Grace, 30*time.Second)
 	fill(&c.RebalanceGrace, 10*time.Second)
 	fill(&c.CommitEvery, time.Second)
+	fill(&c.Window, DefaultWindow)
 	fill(&c.Unknown, Skip)
 	fill(&c.Undecodable, DeadLetter)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	return c
+}
+
+// window is what Run keeps table inbox by.
+func (c *Config) window() WindowConfig {
+	return WindowConfig{Pool: c.Pool, Brokers: c.Brokers, KafkaOptions: c.KafkaOptions, Window: c.Window, Log: c.Log}.withDefaults()
 }
 
 func fill[T comparable](field *T, value T) {
@@ -206,6 +219,9 @@ func (c *Config) check() error {
 	}
 	if c.Backoff > c.MaxBackoff {
 		refuse("MaxBackoff %v: use Backoff, %v, or more", c.MaxBackoff, c.Backoff)
+	}
+	if c.Window > 0 && c.Window < time.Second {
+		refuse("Window %v: use 1s or more, 0 for the default, or negative for none", c.Window)
 	}
 	if c.Unknown > Fail {
 		refuse("Unknown %v: use Skip, DeadLetter or Fail", c.Unknown)

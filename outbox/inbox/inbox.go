@@ -11,6 +11,8 @@ type Inbox struct {
 	cfg      Config
 	handlers map[string]handler // by event type
 	topics   []string           // of the handled types
+	tell     teller
+	consumer atomic.Pointer[consumer] // of the Run at work, or the last one
 	running  atomic.Bool
 }
 
@@ -21,5 +23,7 @@ func New(cfg Config) (*Inbox, error) {
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("inbox: %w", err)
 	}
-	return &Inbox{cfg: cfg, handlers: make(map[string]handler)}, nil
+	in := &Inbox{cfg: cfg, handlers: make(map[string]handler)}
+	in.tell.use(cfg.Hooks)
+	return in, nil
 }
