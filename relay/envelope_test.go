@@ -18,8 +18,9 @@ import (
 	"github.com/seed-048de892/walpost/relay"
 )
 
-// pack gives events as an envelope. Each has one header at most, which then
-// needs no order.
+// pack gives events as an envelope, by hand: what stands in the log is what the
+// tests say, whatever outbox.Writer does. Each event has one header at most,
+// which then needs no order.
 func pack(events ...outbox.Event) []byte {
 	b := envelope.AppendStart(nil)
 	var previous *envelope.Event
@@ -55,12 +56,14 @@ func (s script) exec(sql string, args ...any) {
 	}
 }
 
-func (s script) row(e outbox.Event) {
+func (s script) write(mode outbox.Mode, events ...outbox.Event) {
 	s.t.Helper()
-	if err := outbox.Write(s.t.Context(), s.tx, e); err != nil {
+	if err := (outbox.Writer{Mode: mode}).Write(s.t.Context(), s.tx, events...); err != nil {
 		s.t.Fatal(err)
 	}
 }
+
+func (s script) row(e outbox.Event) { s.write(outbox.Rows, e) }
 
 func (s script) packed(events ...outbox.Event) {
 	s.t.Helper()
@@ -129,6 +132,8 @@ func TestAllThreeModesInOneStream(t *testing.T) {
 		s.wal(lost())
 		s.exec(`rollback to savepoint a`)
 		s.wal(next(), next())
+		s.write(outbox.Packed, next(), next())
+		s.write(outbox.WAL, next(), next())
 		s.exec(`select pg_logical_emit_message(false, 'another.extension', 'x')`)
 		s.packed(next(), next(), next())
 		// A row directly behind a message, on another side of a savepoint:
