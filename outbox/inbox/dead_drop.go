@@ -15,8 +15,10 @@ const maxReason = 1000
 
 // A Drop says which letters are given up.
 type Drop struct {
-	// Filter must have a field set.
+	// Filter selects the letters. A Filter without a field set is refused
+	// unless All is set.
 	Filter Filter
+	All    bool
 
 	// Reason is kept with each event, in column dropped of table inbox: who
 	// gives it up and why. It is required.
@@ -31,8 +33,8 @@ type Drop struct {
 
 func (d *Drop) check() error {
 	var problems []error
-	if d.Filter.IsZero() {
-		problems = append(problems, errors.New("the filter selects every letter of every group: set a field of it"))
+	if d.Filter.IsZero() && !d.All {
+		problems = append(problems, errors.New("the filter selects every letter of every group: set a field of it, or All"))
 	}
 	if strings.TrimSpace(d.Reason) == "" {
 		problems = append(problems, errors.New("the reason is empty: say who gives the events up and why"))
