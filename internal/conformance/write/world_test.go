@@ -1,0 +1,120 @@
+package write_test
+
+import (
+	"context"
+	"io/fs"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/seed-048de892/walpost/internal/devstack/devstacktest"
+	"github.com/seed-048de892/walpost/outbox"
+	"github.com/seed-048de892/walpost/outbox/schema"
+	"github.com/seed-048de892/walpost/relay"
+)
+
+// A world is a database with an outbox, a relay that publishes it, and a
+// reader of all that it publishes. Tests share one side by side, each with an
+// aggregate type of its own.
+type world struct {
+	dsn    string // of the database
+	pooled string // of the same by way of PgBouncer
+	topics [2]string
+	reader *reader
+}
+
+// newWorld makes a world on a PostgreSQL of the major version.
+func newWorld(t *testing.T, version string) *world {
+	t.Helper()
+	dsn, brokers, name := devstacktest.DatabaseOf(t, version), devstacktest.Kafka(t), devstacktest.Name(t)
+	w := &world{dsn: dsn, pooled: devstacktest.Pgbouncer(t, dsn), topics: [2]string{name + ".a", name + ".b"}}
+	conn := connect(t, dsn)
+	applySchema(t, conn)
+	// What the caller changes beside the events.
+	if _, err := conn.Exec(t.Context(), `create table business (n bigint not null)`); err != nil {
+		t.Fatal(err)
+	}
+	r, err := relay.New(relay.Config{
+		Postgres: dsn, Brokers: brokers, Source: name, PositionsTopic: "_" + name + ".positions",
+		Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- r.Run(t.Context()) }()
+	t.Cleanup(func() {
+		if err := <-done; err != nil {
+			t.Errorf("the relay: %v", err)
+		}
+	})
+	devstacktest.Wait(t, "the relay to stream", 30*time.Second, func() bool { return r.Ready(t.Context()) == nil || len(done) > 0 })
+	w.reader = startReader(t, brokers, w.topics[:])
+	return w
+}
+
+// applySchema applies the library's migrations.
+func applySchema(t testing.TB, conn *pgx.Conn) {
+	t.Helper()
+	files, err := fs.Glob(schema.FS, "*.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		migration, err := schema.FS.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		up, _, _ := strings.Cut(string(migration), "-- +goose Down")
+		if _, err := conn.Exec(t.Context(), up, pgx.QueryExecModeSimpleProtocol); err != nil {
+			t.Fatalf("apply %s: %v", file, err)
+		}
+	}
+}
+
+// connect opens a connection that is closed at the end of the test.
+func connect(t testing.TB, dsn string, change ...func(*pgx.ConnConfig)) *pgx.Conn {
+	t.Helper()
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range change {
+		f(config)
+	}
+	conn, err := pgx.ConnectConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn
+}
+
+// settle gives the records of aggregateType, in commit order, once everything
+// that was committed before the call has been published.
+func (w *world) settle(t *testing.T, aggregateType string) []received {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	// The test's server flushes a commit some time later, and nothing is
+	// published before. This one is flushed at once, with all before it.
+	conn, err := pgx.Connect(ctx, w.dsn+"&synchronous_commit=on")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	// Not by any path under test.
+	fence := outbox.NewID()
+	if _, err := conn.Exec(ctx, `insert into outbox (id, topic, aggregate_type, aggregate_id, type, payload) values ($1, $2, 'fence', 'fence', 'Fence', '')`,
+		fence, w.topics[0]); err != nil {
+		t.Fatal(err)
+	}
+	records, err := w.reader.upTo(ctx, fence.String(), aggregateType)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return records
+}
