@@ -85,6 +85,9 @@ func (s Set) attach(ctx context.Context, tx pgx.Tx, t *table, list []Partition, 
 		return s.hold(tx).exec(ctx, t.attachment(m)...)
 	}
 	rest := list[i]
+	if err := s.refuseLarge(ctx, tx, rest); err != nil {
+		return err
+	}
 	if err := t.move(ctx, tx, rest, m); err != nil {
 		return err
 	}
@@ -107,6 +110,25 @@ func (s Set) attach(ctx context.Context, tx pgx.Tx, t *table, list []Partition, 
 		return err
 	}
 	return held.exec(ctx, t.attachment(m)...)
+}
+
+// readRate is what PostgreSQL can be trusted to read in a second.
+const readRate = 256 << 20
+
+// refuseLarge spares writers the wait for what would not be done in time:
+// attaching anything reads the whole default partition under a lock on it.
+func (s Set) refuseLarge(ctx context.Context, tx pgx.Tx, rest Partition) error {
+	var size int64
+	if err := tx.QueryRow(ctx, `select pg_relation_size($1::oid)`, rest.OID).Scan(&size); err != nil {
+		return err
+	}
+	if limit := s.holdTimeout(); size > int64(limit.Seconds()*readRate) {
+		return &SetupError{
+			What: fmt.Sprintf("the default partition %s has %d MB, more than can be read in %v while writers wait", rest.Identifier().Sanitize(), size>>20, limit),
+			Hint: "set it aside by hand, which takes a moment: docs/operations.md, Retention, \"A large default partition\"; or allow a longer hold once, at a quiet time",
+		}
+	}
+	return nil
 }
 
 // create makes the table, as its parent is. Indexes are made now, to be taken
