@@ -31,6 +31,9 @@ type KafkaOptions struct {
 	// Settings are broker properties, by name; they win over ours.
 	Settings map[string]string
 
+	// Security adds listeners with TLS and SASL. Defaults to none.
+	Security *KafkaSecurity
+
 	// Progress gets a line for what takes long. Defaults to nobody.
 	Progress io.Writer
 }
@@ -42,6 +45,9 @@ type Kafka struct {
 
 	// Brokers are the addresses to give to a client.
 	Brokers []string
+
+	// Secure are those of KafkaOptions.Security, at new ports at each start.
+	Secure SecureBrokers
 }
 
 // StartKafka starts Apache Kafka in o.Dir, formatting the storage on first
@@ -83,8 +89,14 @@ func (n *node) start(ctx context.Context, o KafkaOptions) (*Kafka, error) {
 		return nil, err
 	}
 	settings := kafkaSettings(o.Port, controller)
+	var secure SecureBrokers
+	if o.Security != nil {
+		if secure, err = n.secure(ctx, o.Security, settings); err != nil {
+			return nil, err
+		}
+	}
 	maps.Copy(settings, o.Settings)
-	if err := n.format(ctx, settings); err != nil {
+	if err := n.format(ctx, settings, o.Security.scramUsers()); err != nil {
 		return nil, err
 	}
 	if err := vacant(ctx, n.data); err != nil {
@@ -102,7 +114,7 @@ func (n *node) start(ctx context.Context, o KafkaOptions) (*Kafka, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &Kafka{process: p, Brokers: []string{loopback(o.Port)}}
+	k := &Kafka{process: p, Brokers: []string{loopback(o.Port)}, Secure: secure}
 	if err := p.await(ctx, k.ready); err != nil {
 		return nil, err
 	}
@@ -111,7 +123,7 @@ func (n *node) start(ctx context.Context, o KafkaOptions) (*Kafka, error) {
 
 // format makes the storage on first use, under another name that it loses at
 // the end, so that a format that was cut off leaves no half of one.
-func (n *node) format(ctx context.Context, settings map[string]string) error {
+func (n *node) format(ctx context.Context, settings map[string]string, scramUsers []string) error {
 	if exists(n.data) {
 		return nil
 	}
@@ -127,8 +139,8 @@ func (n *node) format(ctx context.Context, settings map[string]string) error {
 	options = append(options, slices.DeleteFunc(slices.Clone(n.shared), func(o string) bool {
 		return strings.HasPrefix(o, "-XX:Archive")
 	})...)
-	cmd := exec.CommandContext(ctx, n.java, n.arguments(options, "kafka.tools.StorageTool",
-		"format", "-t", clusterID(), "-c", properties)...)
+	cmd := exec.CommandContext(ctx, n.java, append(n.arguments(options, "kafka.tools.StorageTool",
+		"format", "-t", clusterID(), "-c", properties), scramUsers...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("format the storage: %w\n%s", err, bytes.TrimSpace(out))

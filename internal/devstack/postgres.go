@@ -36,6 +36,14 @@ type PostgresOptions struct {
 	// Settings are further settings, by name; they win over ours.
 	Settings map[string]string
 
+	// TLS makes the server offer TLS with a certificate of this authority for
+	// 127.0.0.1, and check client certificates against it. Defaults to none.
+	TLS *CA
+
+	// HBA is the content of pg_hba.conf. The superuser's DSN needs a line for
+	// postgres from 127.0.0.1 with scram-sha-256. Defaults to initdb's.
+	HBA string
+
 	// Version is the major version: "14" to "18". The machine's own is used
 	// when it has this one, else it is fetched. Defaults to the version of the
 	// data in Dir, else the newest the machine has, else "17".
@@ -98,6 +106,9 @@ func (c *cluster) start(ctx context.Context, o PostgresOptions) (*Postgres, erro
 		if o.Port, err = freePort(ctx); err != nil {
 			return nil, err
 		}
+	}
+	if err := c.secure(&o); err != nil {
+		return nil, err
 	}
 	secret, err := os.ReadFile(c.path("password"))
 	if err != nil {
