@@ -1,0 +1,78 @@
+package daemon
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// PostgresFlags say which database a daemon uses, for embedding in its kong
+// struct. Give them an envprefix to name their variables. What neither flag
+// says comes from libpq's variables: PGPASSWORD, PGPASSFILE, PGSSLMODE,
+// PGSSLROOTCERT, PGSSLCERT, PGSSLKEY and the others.
+type PostgresFlags struct {
+	Postgres     string `help:"Connection string of the database, which other accounts can read here: leave the password to the variable, --postgres-file, PGPASSWORD or a passfile." placeholder:"DSN" env:"POSTGRES"`
+	PostgresFile string `help:"File with the connection string, read at the start." placeholder:"FILE" env:"POSTGRES_FILE"`
+}
+
+// DSN gives the connection string, which pgx has parsed once. Errors name the
+// flag and hold nothing of the string: pgx takes recognizable passwords out of
+// its own, and what can't be parsed may not be recognizable.
+func (f PostgresFlags) DSN() (string, error) {
+	dsn, flag := f.Postgres, "--postgres"
+	switch {
+	case f.Postgres != "" && f.PostgresFile != "":
+		return "", errors.New("--postgres-file: set together with --postgres; keep one")
+	case f.PostgresFile != "":
+		var err error
+		if dsn, err = ReadSecret(f.PostgresFile); err != nil {
+			return "", fmt.Errorf("--postgres-file: %w", err)
+		}
+		flag += "-file"
+	case f.Postgres == "":
+		return "", errors.New("--postgres: must be set, or --postgres-file, like postgres://relay@db.example/userdb?sslmode=verify-full")
+	}
+	if _, err := pgx.ParseConfig(dsn); err != nil {
+		if file, ok := errors.AsType[*fs.PathError](err); ok { // of sslrootcert, sslcert, sslkey or a service file
+			return "", fmt.Errorf("%s: %w", flag, file)
+		}
+		return "", fmt.Errorf("%s: no connection string (not printed here, as it may hold a password); write postgres://user@host:5432/database?sslmode=verify-full, with signs in the password percent-encoded", flag)
+	}
+	return dsn, nil
+}
+
+// Explain adds to the error of a connection that PostgreSQL or its certificate
+// refused what to do about it, and gives any other error as it is.
+func (f PostgresFlags) Explain(err error) error {
+	if !isA[*pgconn.ConnectError](err) {
+		return err
+	}
+	hint := ""
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch pg.Code {
+		case "28P01": // invalid_password
+			hint = "the password comes from the connection string, else PGPASSWORD, else the passfile (PGPASSFILE, ~/.pgpass), in this order; change the role's by: alter role … password '…'"
+		case "28000": // invalid_authorization_specification
+			hint = "look at pg_hba.conf: it must let this role in from here, and may want TLS (sslmode=verify-full) or a client certificate of the role's name (sslcert, sslkey); run: select * from pg_hba_file_rules"
+		}
+	}
+	switch {
+	case isA[x509.UnknownAuthorityError](err):
+		hint = "name the file with the authority that signed the server's certificate: sslrootcert=FILE in the connection string, or PGSSLROOTCERT"
+	case isA[x509.HostnameError](err):
+		hint = "connect by a name that is in the server's certificate; sslmode=verify-ca does not compare names"
+	}
+	if hint == "" {
+		return err
+	}
+	return fmt.Errorf("%w; %s", err, hint)
+}
+
+func isA[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
+}
