@@ -2,9 +2,9 @@ package user
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -38,7 +38,7 @@ func (s *Service) create(ctx context.Context, ask CreationAsk, password string, 
 	err = errors.Join(s.policy.checkEmail(ask.Email), s.policy.checkBirth(ask.DateOfBirth, at))
 	var result answer
 	if err == nil {
-		result, err = s.insert(ctx, newUser(outbox.NewID(), ask, hash, at), key)
+		result, err = s.insert(ctx, ask, hash, at, key)
 	}
 	if rule, ok := errors.AsType[*ruleError](err); ok {
 		result, err = s.refuse(ctx, ask, rule, key)
@@ -52,22 +52,31 @@ func (s *Service) create(ctx context.Context, ask CreationAsk, password string, 
 	return result, nil
 }
 
-func (s *Service) insert(ctx context.Context, u *User, key web.Key) (result answer, err error) {
-	request := web.FromContext(ctx)
-	if request.UserID == "" {
-		request.UserID = u.ID.String() // nobody is logged in: who signs up causes it
-	}
-	created, err := event(u, UserCreated, u.State, request.EventHeaders())
-	if err != nil {
+func (s *Service) insert(ctx context.Context, ask CreationAsk, hash string, at time.Time, key web.Key) (result answer, err error) {
+	id := outbox.NewID()
+	u := User{s.users.New(id.String())}
+	if err := u.create(id, ask, at); err != nil {
 		return answer{}, err
 	}
-	result = answer{User: &u.State}
+	ctx = causedBy(ctx, id)
+	result = answer{User: new(u.State())}
 	err = s.once(ctx, key, &result, func(tx pgx.Tx) error {
 		var batch pgx.Batch
-		queueInsert(&batch, u)
-		return finish(ctx, tx, &batch, created, key, result)
+		if err := u.queueInsert(ctx, &batch, hash); err != nil {
+			return err
+		}
+		return finish(ctx, tx, &batch, key, result)
 	})
 	return result, err
+}
+
+// causedBy makes who signs up or logs in the cause of it, where nobody is
+// logged in yet.
+func causedBy(ctx context.Context, id outbox.ID) context.Context {
+	if outbox.MetadataFrom(ctx).UserID != "" {
+		return ctx
+	}
+	return outbox.WithMetadata(ctx, outbox.Metadata{UserID: id.String()})
 }
 
 // once runs do in a transaction, or gives the answer that key keeps of an
@@ -84,12 +93,9 @@ func (s *Service) once(ctx context.Context, key web.Key, result *answer, do func
 	})
 }
 
-// finish sends batch together with the event and the answer to keep: state,
-// event and answer are committed at once, or none of them.
-func finish(ctx context.Context, tx pgx.Tx, batch *pgx.Batch, e outbox.Event, key web.Key, result answer) error {
-	if err := outbox.Queue(ctx, batch, e); err != nil {
-		return err
-	}
+// finish sends batch together with the answer to keep: state, events and
+// answer are committed at once, or none of them.
+func finish(ctx context.Context, tx pgx.Tx, batch *pgx.Batch, key web.Key, result answer) error {
 	if err := key.Queue(batch, result); err != nil {
 		return err
 	}
@@ -100,19 +106,20 @@ func finish(ctx context.Context, tx pgx.Tx, batch *pgx.Batch, e outbox.Event, ke
 // that of the refused insert is gone.
 func (s *Service) refuse(ctx context.Context, ask CreationAsk, rule *ruleError, key web.Key) (result answer, err error) {
 	command := outbox.NewID().String()
-	payload, err := json.Marshal(CreationFailed{
+	failed, err := creationFailed().Event(command, 1, CreationFailed{
 		CommandID: command, Request: ask, FailedAt: now(),
 		Reason: RefusedState{Rule: rule.rule, Field: rule.field, Message: rule.message},
 	})
 	if err != nil {
-		return answer{}, fmt.Errorf("encode %s: %w", UserCreationFailed, err)
+		return answer{}, err
 	}
 	result = answer{Refusal: &refusal{Rule: rule.rule, Field: rule.field, Message: rule.message}}
 	err = s.once(ctx, key, &result, func(tx pgx.Tx) error {
-		return finish(ctx, tx, new(pgx.Batch), outbox.Event{
-			Topic: route(UserCreationFailed), AggregateType: AggregateCreation, AggregateID: command, AggregateVersion: 1,
-			Type: UserCreationFailed, Payload: payload, Headers: web.FromContext(ctx).EventHeaders(),
-		}, key, result)
+		var batch pgx.Batch
+		if err := outbox.Queue(ctx, &batch, failed); err != nil {
+			return err
+		}
+		return finish(ctx, tx, &batch, key, result)
 	})
 	return result, err
 }
@@ -124,11 +131,11 @@ func (s *Service) checkReplay(ctx context.Context, result answer, password strin
 	if result.User == nil {
 		return nil
 	}
-	u, err := load(ctx, s.cfg.DB, `id = $1`, result.User.ID)
+	row, err := load(ctx, s.cfg.DB, `id = $1`, result.User.ID)
 	if err != nil {
 		return err
 	}
-	same, err := s.hasher.verify(ctx, password, u.PasswordHash)
+	same, err := s.hasher.verify(ctx, password, row.passwordHash)
 	if err == nil && !same {
 		err = web.KeyReused()
 	}
@@ -137,9 +144,9 @@ func (s *Service) checkReplay(ctx context.Context, result answer, password strin
 
 // update changes a user's profile. Where that changes nothing there is no new
 // version and no event.
-func (s *Service) update(ctx context.Context, id outbox.ID, c profileChange, p web.Precondition) (State, error) {
-	result, err := s.change(ctx, id, p, web.Key{}, UserUpdated, func(u *User, _ *pgx.Batch, _ *answer) (map[string]any, error) {
-		return u.update(c, s.policy, now())
+func (s *Service) update(ctx context.Context, id outbox.ID, ask UpdateBody, p web.Precondition) (State, error) {
+	result, err := s.change(ctx, id, p, web.Key{}, func(u User, _ *pgx.Batch, _ *answer) error {
+		return u.update(ask, s.policy, now())
 	})
 	if err != nil {
 		return State{}, fmt.Errorf("update user %s: %w", id, err)
@@ -149,7 +156,7 @@ func (s *Service) update(ctx context.Context, id outbox.ID, c profileChange, p w
 
 // deactivate ends a user's life and all of its sessions.
 func (s *Service) deactivate(ctx context.Context, id outbox.ID, p web.Precondition, key web.Key) (answer, error) {
-	result, err := s.change(ctx, id, p, key, UserDeactivated, func(u *User, batch *pgx.Batch, _ *answer) (map[string]any, error) {
+	result, err := s.change(ctx, id, p, key, func(u User, batch *pgx.Batch, _ *answer) error {
 		batch.Queue(`update sessions set revoked_at = now() where user_id = $1 and revoked_at is null`, id)
 		return u.deactivate(now())
 	})
@@ -159,37 +166,34 @@ func (s *Service) deactivate(ctx context.Context, id outbox.ID, p web.Preconditi
 	return result, nil
 }
 
-// change brings a user to its next version: apply changes u, gives the payload
-// of the event that says so, nil for no change, and adds what else belongs to
-// the change to the batch and to the answer. The row is locked before it is
-// read, so that concurrent changes queue up here instead of failing.
-func (s *Service) change(ctx context.Context, id outbox.ID, p web.Precondition, key web.Key, eventType string,
-	apply func(*User, *pgx.Batch, *answer) (map[string]any, error),
+// change runs command on a user and saves what it records; it may add what
+// else belongs to the change to the batch and to the answer. The row is locked
+// before it is read, so that concurrent changes queue up here instead of
+// failing.
+func (s *Service) change(ctx context.Context, id outbox.ID, p web.Precondition, key web.Key,
+	command func(User, *pgx.Batch, *answer) error,
 ) (result answer, err error) {
 	err = s.once(ctx, key, &result, func(tx pgx.Tx) error {
-		u, err := load(ctx, tx, `id = $1 for no key update`, id)
+		row, err := load(ctx, tx, `id = $1 for no key update`, id)
 		if err != nil {
 			return err
 		}
-		if err := p.Check(u.Version); err != nil {
+		if err := p.Check(row.Version); err != nil {
 			return err
 		}
+		u := User{s.users.Load(id.String(), row.Version, row.State)}
 		var batch pgx.Batch
-		result.User = &u.State
-		payload, err := apply(u, &batch, &result)
-		if err != nil || payload == nil {
+		if err := command(u, &batch, &result); err != nil {
 			return err
 		}
-		request := web.FromContext(ctx)
-		if request.UserID == "" && eventType == UserLoggedIn {
-			request.UserID = u.ID.String()
+		result.User = new(u.State())
+		if len(u.Pending()) == 0 {
+			return nil
 		}
-		e, err := event(u, eventType, payload, request.EventHeaders())
-		if err != nil {
+		if err := u.queueUpdate(ctx, &batch); err != nil {
 			return err
 		}
-		queueUpdate(&batch, u)
-		return finish(ctx, tx, &batch, e, key, result)
+		return finish(ctx, tx, &batch, key, result)
 	})
 	return result, err
 }

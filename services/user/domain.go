@@ -3,12 +3,12 @@ package user
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/seed-048de892/walpost/outbox"
+	"github.com/seed-048de892/walpost/outbox/aggregate"
 )
 
 // A Status is where a user is in its life: active from its creation on, until
@@ -48,11 +48,10 @@ type LastLogin struct {
 	UserAgent string    `json:"userAgent"`
 }
 
-// A User is the row: the state and what only the service knows.
-type User struct {
-	State
-	PasswordHash string
-}
+// A User is the aggregate: its methods are the commands, each of which records
+// what happens or refuses. The password's hash is no part of it; it stands in
+// the row only.
+type User struct{ *aggregate.Root[State] }
 
 var (
 	errNotFound     = errors.New("no such user")
@@ -108,94 +107,74 @@ func (policy) checkBirth(dateOfBirth *string, now time.Time) error {
 	return nil
 }
 
-// newUser makes version 1 of a user.
-func newUser(id outbox.ID, ask CreationAsk, passwordHash string, now time.Time) *User {
-	return &User{PasswordHash: passwordHash, State: State{
+// create makes the user.
+func (u User) create(id outbox.ID, ask CreationAsk, now time.Time) error {
+	return aggregate.Record(u.Root, State{
 		ID: id, Username: ask.Username, Email: ask.Email, FullName: ask.FullName, DateOfBirth: ask.DateOfBirth,
 		Status: Active, Version: 1, CreatedAt: now, UpdatedAt: now,
-	}}
+	})
 }
 
-// change makes u's next version and gives the payload that every event of it
-// has: version and updatedAt, which never goes back though replicas' clocks
-// differ.
-func (u *User) change(now time.Time) (patch map[string]any, err error) {
-	if u.Status != Active {
-		return nil, errNotActive
+// update changes the profile by the rules of p. Where ask changes nothing,
+// nothing happens.
+func (u User) update(ask UpdateBody, p policy, now time.Time) error {
+	s := u.State()
+	if s.Status != Active {
+		return errNotActive
 	}
-	u.Version++
-	if now.After(u.UpdatedAt) {
-		u.UpdatedAt = now
+	other := func(asked patched, is string) *string {
+		if asked.value == nil || *asked.value == is {
+			return nil
+		}
+		return asked.value
 	}
-	return map[string]any{"version": u.Version, "updatedAt": u.UpdatedAt}, nil
-}
-
-// A change of a user's profile: nil and unset members stay as they are.
-type profileChange struct {
-	username, email, fullName *string
-	dateOfBirth               *string
-	setDateOfBirth            bool // dateOfBirth counts, nil removes it
-}
-
-// update applies c and gives UserUpdated's payload, nil where c changes
-// nothing.
-func (u *User) update(c profileChange, p policy, now time.Time) (map[string]any, error) {
-	if u.Status != Active {
-		return nil, errNotActive
+	e := Updated{Username: other(ask.Username, s.Username), Email: other(ask.Email, s.Email), FullName: other(ask.FullName, s.FullName)}
+	if ask.DateOfBirth.set && !equal(ask.DateOfBirth.value, s.DateOfBirth) {
+		e.DateOfBirth = ask.DateOfBirth
 	}
-	patch := map[string]any{}
-	set := func(name string, field, value *string) {
-		if value != nil && *value != *field {
-			*field = *value
-			patch[name] = *value
+	if e == (Updated{}) {
+		return nil
+	}
+	if e.Email != nil {
+		if err := p.checkEmail(*e.Email); err != nil {
+			return err
 		}
 	}
-	set("username", &u.Username, c.username)
-	set("email", &u.Email, c.email)
-	set("fullName", &u.FullName, c.fullName)
-	if c.setDateOfBirth && !equal(c.dateOfBirth, u.DateOfBirth) {
-		u.DateOfBirth = c.dateOfBirth
-		patch["dateOfBirth"] = c.dateOfBirth // null removes it
+	if err := p.checkBirth(e.DateOfBirth.value, now); err != nil {
+		return err
 	}
-	if len(patch) == 0 {
-		return nil, nil
-	}
-	if _, ok := patch["email"]; ok {
-		if err := p.checkEmail(u.Email); err != nil {
-			return nil, err
-		}
-	}
-	if _, ok := patch["dateOfBirth"]; ok {
-		if err := p.checkBirth(u.DateOfBirth, now); err != nil {
-			return nil, err
-		}
-	}
-	common, err := u.change(now)
-	maps.Copy(patch, common)
-	return patch, err
+	e.Change = s.next(now)
+	return aggregate.Record(u.Root, e)
 }
 
-// logIn applies a log-in and gives UserLoggedIn's payload.
-func (u *User) logIn(ip, userAgent string, now time.Time) (map[string]any, error) {
-	patch, err := u.change(now)
-	if err != nil {
-		return nil, err
+// logIn counts a log-in.
+func (u User) logIn(ip, userAgent string, now time.Time) error {
+	s := u.State()
+	if s.Status != Active {
+		return errNotActive
 	}
-	u.LoginCount++
-	u.LastLogin = &LastLogin{At: u.UpdatedAt, IP: ip, UserAgent: userAgent}
-	patch["loginCount"], patch["lastLogin"] = u.LoginCount, u.LastLogin
-	return patch, nil
+	next := s.next(now)
+	return aggregate.Record(u.Root, LoggedIn{
+		Change: next, LoginCount: s.LoginCount + 1, LastLogin: LastLogin{At: next.UpdatedAt, IP: ip, UserAgent: userAgent},
+	})
 }
 
-// deactivate ends u's life and gives UserDeactivated's payload.
-func (u *User) deactivate(now time.Time) (map[string]any, error) {
-	patch, err := u.change(now)
-	if err != nil {
-		return nil, err
+// deactivate ends the user's life.
+func (u User) deactivate(now time.Time) error {
+	s := u.State()
+	if s.Status != Active {
+		return errNotActive
 	}
-	u.Status = Deactivated
-	patch["status"] = u.Status
-	return patch, nil
+	return aggregate.Record(u.Root, LifeEnded{Change: s.next(now), Status: Deactivated})
+}
+
+// next is what makes the state behind s. Its time never goes back, though
+// replicas' clocks differ.
+func (s *State) next(now time.Time) Change {
+	if now.Before(s.UpdatedAt) {
+		now = s.UpdatedAt
+	}
+	return Change{UpdatedAt: now, Version: s.Version + 1}
 }
 
 func equal(a, b *string) bool {

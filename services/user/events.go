@@ -1,19 +1,18 @@
 package user
 
 import (
-	"encoding/json"
-	"fmt"
 	"time"
 
 	"github.com/seed-048de892/walpost/outbox"
+	"github.com/seed-048de892/walpost/outbox/aggregate"
 )
 
 // The types of the events that the service records.
 const (
 	UserCreated        = "UserCreated"        // payload: the whole [State]
-	UserUpdated        = "UserUpdated"        // payload: the members that changed, null for one removed
-	UserLoggedIn       = "UserLoggedIn"       // payload: lastLogin, loginCount, updatedAt, version
-	UserDeactivated    = "UserDeactivated"    // payload: status, updatedAt, version
+	UserUpdated        = "UserUpdated"        // payload: an [Updated]
+	UserLoggedIn       = "UserLoggedIn"       // payload: a [LoggedIn]
+	UserDeactivated    = "UserDeactivated"    // payload: a [LifeEnded]
 	UserCreationFailed = "UserCreationFailed" // payload: a [CreationFailed]
 )
 
@@ -25,21 +24,79 @@ const (
 	AggregateCreation = "user_creation"
 )
 
-// route gives the topic of a type of event.
-func route(eventType string) string {
-	switch eventType {
-	case UserCreated:
-		return "user.created"
-	case UserUpdated:
-		return "user.updated"
-	case UserLoggedIn:
-		return "user.logged_in"
-	case UserDeactivated:
-		return "user.deactivated"
-	case UserCreationFailed:
-		return "user.creation_failed"
+// define makes the definition of users. Each payload folds onto the state
+// before by JSON Merge Patch and gives the state after, as the functions here
+// do.
+func define() (*aggregate.Definition[State], error) {
+	return aggregate.New(aggregate.Config[State]{
+		Type: AggregateUser,
+		Events: []aggregate.EventType[State]{
+			aggregate.On(outbox.Typed[State]{Name: UserCreated, Topic: "user.created"}, func(s *State, e State) { *s = e }),
+			aggregate.On(outbox.Typed[Updated]{Name: UserUpdated, Topic: "user.updated"}, (*State).update),
+			aggregate.On(outbox.Typed[LoggedIn]{Name: UserLoggedIn, Topic: "user.logged_in"}, (*State).logIn),
+			aggregate.On(outbox.Typed[LifeEnded]{Name: UserDeactivated, Topic: "user.deactivated"}, (*State).deactivate),
+		},
+	})
+}
+
+// creationFailed is the type of [UserCreationFailed].
+func creationFailed() outbox.Typed[CreationFailed] {
+	return outbox.Typed[CreationFailed]{Name: UserCreationFailed, Topic: "user.creation_failed", AggregateType: AggregateCreation}
+}
+
+// A Change is what every event behind [UserCreated] tells.
+type Change struct {
+	UpdatedAt time.Time `json:"updatedAt"`
+	Version   int64     `json:"version"`
+}
+
+func (s *State) change(c Change) { s.UpdatedAt, s.Version = c.UpdatedAt, c.Version }
+
+// Updated tells the members of a profile that changed.
+type Updated struct {
+	Username    *string `json:"username,omitempty"`
+	Email       *string `json:"email,omitempty"`
+	FullName    *string `json:"fullName,omitempty"`
+	DateOfBirth patched `json:"dateOfBirth,omitzero"` // null: removed
+	Change
+}
+
+func (s *State) update(e Updated) {
+	set := func(field, value *string) {
+		if value != nil {
+			*field = *value
+		}
 	}
-	return "unknown.events" // a type that nobody routed is kept, not dropped
+	set(&s.Username, e.Username)
+	set(&s.Email, e.Email)
+	set(&s.FullName, e.FullName)
+	if e.DateOfBirth.set {
+		s.DateOfBirth = e.DateOfBirth.value
+	}
+	s.change(e.Change)
+}
+
+// LoggedIn tells of a log-in, and how many there have been.
+type LoggedIn struct {
+	LoginCount int64     `json:"loginCount"`
+	LastLogin  LastLogin `json:"lastLogin"`
+	Change
+}
+
+func (s *State) logIn(e LoggedIn) {
+	s.LoginCount, s.LastLogin = e.LoginCount, &e.LastLogin
+	s.change(e.Change)
+}
+
+// LifeEnded tells that a user was deactivated.
+type LifeEnded struct {
+	Status Status `json:"status"`
+	Change
+}
+
+func (s *State) deactivate(e LifeEnded) {
+	s.Status = e.Status
+	s.change(e.Change)
 }
 
 // CreationFailed is the payload of [UserCreationFailed]: what was asked,
@@ -64,17 +121,4 @@ type RefusedState struct {
 	Rule    string `json:"rule"`
 	Field   string `json:"field"`
 	Message string `json:"message"`
-}
-
-// event makes the event that brought u to its version. A payload folds onto
-// the state before by JSON Merge Patch and gives the state after.
-func event(u *User, eventType string, payload any, headers map[string]string) (outbox.Event, error) {
-	b, err := json.Marshal(payload)
-	if err != nil {
-		return outbox.Event{}, fmt.Errorf("encode %s of user %s: %w", eventType, u.ID, err)
-	}
-	return outbox.Event{
-		Topic: route(eventType), AggregateType: AggregateUser, AggregateID: u.ID.String(), AggregateVersion: u.Version,
-		Type: eventType, Payload: b, Headers: headers,
-	}, nil
 }

@@ -174,7 +174,7 @@ func (s *Service) patchUser(ctx context.Context, in *updateInput) (*userOutput, 
 	if err != nil {
 		return nil, err
 	}
-	state, err := s.update(ctx, id, in.Body.change(), precondition)
+	state, err := s.update(ctx, id, in.Body, precondition)
 	if err != nil {
 		return nil, err
 	}

@@ -120,13 +120,6 @@ func (b *UpdateBody) Resolve(huma.Context) []error {
 	return found
 }
 
-func (b *UpdateBody) change() profileChange {
-	return profileChange{
-		username: b.Username.value, email: b.Email.value, fullName: b.FullName.value,
-		dateOfBirth: b.DateOfBirth.value, setDateOfBirth: b.DateOfBirth.set,
-	}
-}
-
 // patched is a string in a merge patch: missing, null or given.
 type patched struct {
 	value *string
@@ -141,6 +134,9 @@ func (p *patched) UnmarshalJSON(b []byte) error {
 	}
 	return json.Unmarshal(b, &p.value)
 }
+
+// MarshalJSON writes a string or null; a missing one is to be left out.
+func (p patched) MarshalJSON() ([]byte, error) { return json.Marshal(p.value) }
 
 // Schema describes it to huma.
 func (*patched) Schema(huma.Registry) *huma.Schema {

@@ -29,11 +29,11 @@ func (s *Service) logIn(ctx context.Context, login, password string, key web.Key
 	if strings.Contains(login, "@") {
 		column = "email"
 	}
-	u, err := load(ctx, s.cfg.DB, `lower(`+column+`) = lower($1)`, login)
+	found, err := load(ctx, s.cfg.DB, `lower(`+column+`) = lower($1)`, login)
 	hash := s.hasher.dummy
 	switch {
 	case err == nil:
-		hash = u.PasswordHash
+		hash = found.passwordHash
 	case !errors.Is(err, errNotFound):
 		return answer{}, fmt.Errorf("log in: %w", err)
 	}
@@ -42,27 +42,25 @@ func (s *Service) logIn(ctx context.Context, login, password string, key web.Key
 	if err != nil {
 		return answer{}, fmt.Errorf("log in: %w", err)
 	}
-	if !right || u == nil {
+	if !right || found.ID.IsZero() {
 		if err := s.countFailure(ctx, name); err != nil {
 			return answer{}, err
 		}
 		return answer{}, errCredentials
 	}
 	request := web.FromContext(ctx)
-	result, err := s.change(ctx, u.ID, web.Precondition{}, key, UserLoggedIn, func(locked *User, batch *pgx.Batch, result *answer) (map[string]any, error) {
+	ctx = causedBy(ctx, found.ID)
+	result, err := s.change(ctx, found.ID, web.Precondition{}, key, func(u User, batch *pgx.Batch, result *answer) error {
 		at := now()
-		payload, err := locked.logIn(request.IP, request.UserAgent, at)
+		err := u.logIn(request.IP, request.UserAgent, at)
 		if errors.Is(err, errNotActive) {
-			return nil, errLoginRefused // told only to who knows the password
+			return errLoginRefused // told only to who knows the password
 		}
-		if err != nil {
-			return nil, err
-		}
-		session := newSession(locked.ID, at, s.cfg.SessionTTL)
+		session := newSession(found.ID, at, s.cfg.SessionTTL)
 		session.queueInsert(batch)
 		batch.Queue(`delete from login_attempts where login = $1`, name[:])
 		result.Session = &session
-		return payload, nil
+		return err
 	})
 	if err != nil {
 		return answer{}, fmt.Errorf("log in: %w", err)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/seed-048de892/walpost/internal/daemon"
 	"github.com/seed-048de892/walpost/migrations"
+	"github.com/seed-048de892/walpost/outbox/aggregate"
 	"github.com/seed-048de892/walpost/services/web"
 )
 
@@ -131,6 +132,7 @@ func def[T comparable](field *T, value T) {
 type Service struct {
 	cfg    Config
 	policy policy
+	users  *aggregate.Definition[State]
 	hasher *hasher
 	api    *web.API
 	signer atomic.Pointer[signer] // nil until Prepare
@@ -142,7 +144,11 @@ func New(cfg Config) (*Service, error) {
 		return nil, err
 	}
 	cfg.fill()
-	s := &Service{cfg: cfg, hasher: newHasher(cfg.Argon2, cfg.MaxHashes)}
+	users, err := define()
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{cfg: cfg, users: users, hasher: newHasher(cfg.Argon2, cfg.MaxHashes)}
 	for _, domain := range cfg.EmailDomains {
 		s.policy.domains = append(s.policy.domains, strings.ToLower(domain))
 	}

@@ -24,11 +24,8 @@ type querier interface {
 // LoadState gives a user's state as it stands in the database. Compare its
 // JSON with what folding the user's events gives: they are equal.
 func LoadState(ctx context.Context, db querier, id outbox.ID) (State, error) {
-	u, err := load(ctx, db, `id = $1`, id)
-	if err != nil {
-		return State{}, err
-	}
-	return u.State, nil
+	r, err := load(ctx, db, `id = $1`, id)
+	return r.State, err
 }
 
 // LoadStates gives at most limit users' states in the order of their ids,
@@ -37,39 +34,42 @@ func LoadStates(ctx context.Context, db querier, after outbox.ID, limit int) ([]
 	return list(ctx, db, filter{}, after, limit)
 }
 
-// load gives the one user for whom where holds.
-func load(ctx context.Context, db querier, where string, args ...any) (*User, error) {
-	rows, err := db.Query(ctx, `select `+columns+` from users where `+where, args...)
-	if err != nil {
-		return nil, fmt.Errorf("read user: %w", err)
-	}
-	u, err := pgx.CollectExactlyOneRow(rows, scan)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, errNotFound
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read user: %w", err)
-	}
-	return u, nil
+// A row is a user's: its state and what only the service knows.
+type row struct {
+	State
+	passwordHash string
 }
 
-// scan reads a row of columns.
-func scan(row pgx.CollectableRow) (*User, error) {
-	var (
-		u             User
-		loginAt       *time.Time
-		loginIP, from *string
-	)
-	err := row.Scan(&u.ID, &u.Username, &u.Email, &u.FullName, &u.DateOfBirth, &u.PasswordHash, &u.Status,
-		&u.LoginCount, &loginAt, &loginIP, &from, &u.Version, &u.CreatedAt, &u.UpdatedAt)
+// load gives the row of the one user for whom where holds.
+func load(ctx context.Context, db querier, where string, args ...any) (row, error) {
+	rows, err := db.Query(ctx, `select `+columns+` from users where `+where, args...)
 	if err != nil {
-		return nil, err
+		return row{}, fmt.Errorf("read user: %w", err)
 	}
-	u.CreatedAt, u.UpdatedAt = u.CreatedAt.UTC(), u.UpdatedAt.UTC()
-	if loginAt != nil && loginIP != nil && from != nil {
-		u.LastLogin = &LastLogin{At: loginAt.UTC(), IP: *loginIP, UserAgent: *from}
+	r, err := pgx.CollectExactlyOneRow(rows, scan)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return row{}, errNotFound
+	case err != nil:
+		return row{}, fmt.Errorf("read user: %w", err)
 	}
-	return &u, nil
+	return r, nil
+}
+
+// scan reads columns.
+func scan(from pgx.CollectableRow) (row, error) {
+	var (
+		r              row
+		loginAt        *time.Time
+		loginIP, agent *string
+	)
+	err := from.Scan(&r.ID, &r.Username, &r.Email, &r.FullName, &r.DateOfBirth, &r.passwordHash, &r.Status,
+		&r.LoginCount, &loginAt, &loginIP, &agent, &r.Version, &r.CreatedAt, &r.UpdatedAt)
+	r.CreatedAt, r.UpdatedAt = r.CreatedAt.UTC(), r.UpdatedAt.UTC()
+	if loginAt != nil && loginIP != nil && agent != nil {
+		r.LastLogin = &LastLogin{At: loginAt.UTC(), IP: *loginIP, UserAgent: *agent}
+	}
+	return r, err
 }
 
 // filter narrows a list; empty members match everything.
@@ -94,12 +94,9 @@ func list(ctx context.Context, db querier, f filter, after outbox.ID, limit int)
 	if err != nil {
 		return nil, fmt.Errorf("list users: %w", err)
 	}
-	states, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (State, error) {
-		u, err := scan(row)
-		if err != nil {
-			return State{}, err
-		}
-		return u.State, nil
+	states, err := pgx.CollectRows(rows, func(from pgx.CollectableRow) (State, error) {
+		r, err := scan(from)
+		return r.State, err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list users: %w", err)
@@ -107,31 +104,27 @@ func list(ctx context.Context, db querier, f filter, after outbox.ID, limit int)
 	return states, nil
 }
 
-// queueInsert adds u as a new row to batch.
-func queueInsert(batch *pgx.Batch, u *User) {
-	batch.Queue(`insert into users (id, username, email, full_name, date_of_birth, password_hash, status, version, created_at, updated_at)
+// queueInsert adds the new user's row and its event to batch.
+func (u User) queueInsert(ctx context.Context, batch *pgx.Batch, passwordHash string) error {
+	s := u.State()
+	return u.Queue(ctx, batch, `insert into users (id, username, email, full_name, date_of_birth, password_hash, status, version, created_at, updated_at)
 		values ($1, $2, $3, $4, $5::text::date, $6, $7, $8, $9, $10)`,
-		u.ID, u.Username, u.Email, u.FullName, u.DateOfBirth, u.PasswordHash, u.Status, u.Version, u.CreatedAt, u.UpdatedAt)
+		s.ID, s.Username, s.Email, s.FullName, s.DateOfBirth, passwordHash, s.Status, s.Version, s.CreatedAt, s.UpdatedAt)
 }
 
-// queueUpdate adds to batch the change that made u's version of the one
-// before. The batch fails where the row is not at that one.
-func queueUpdate(batch *pgx.Batch, u *User) {
+// queueUpdate adds the change of the user's row and the events of it to batch.
+func (u User) queueUpdate(ctx context.Context, batch *pgx.Batch) error {
+	s := u.State()
 	var at *time.Time
 	var ip, agent *string
-	if l := u.LastLogin; l != nil {
+	if l := s.LastLogin; l != nil {
 		at, ip, agent = &l.At, &l.IP, &l.UserAgent
 	}
-	batch.Queue(`update users set username = $3, email = $4, full_name = $5, date_of_birth = $6::text::date, status = $7,
-		login_count = $8, last_login_at = $9, last_login_ip = $10, last_login_user_agent = $11, updated_at = $12, version = $2
-		where id = $1 and version = $2 - 1`,
-		u.ID, u.Version, u.Username, u.Email, u.FullName, u.DateOfBirth, u.Status,
-		u.LoginCount, at, ip, agent, u.UpdatedAt).Exec(func(tag pgconn.CommandTag) error {
-		if tag.RowsAffected() != 1 {
-			return fmt.Errorf("update user %s: it is not at version %d any more", u.ID, u.Version-1)
-		}
-		return nil
-	})
+	return u.Queue(ctx, batch, `update users set username = $4, email = $5, full_name = $6, date_of_birth = $7::text::date, status = $8,
+		login_count = $9, last_login_at = $10, last_login_ip = $11, last_login_user_agent = $12, updated_at = $13, version = $3
+		where id = $1 and version = $2`,
+		s.ID, u.Expected(), s.Version, s.Username, s.Email, s.FullName, s.DateOfBirth, s.Status,
+		s.LoginCount, at, ip, agent, s.UpdatedAt)
 }
 
 // send sends batch in tx, in one round trip.

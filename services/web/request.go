@@ -24,8 +24,12 @@ type Request struct {
 
 type requestKey struct{}
 
-// NewContext gives a context that carries r.
+// NewContext gives a context that carries r, also as the [outbox.Metadata] of
+// every event that is written with it.
 func NewContext(ctx context.Context, r Request) context.Context {
+	ctx = outbox.WithMetadata(ctx, outbox.Metadata{
+		UserID: r.UserID, RequestID: r.ID, CorrelationID: r.CorrelationID, Traceparent: r.Traceparent, Tracestate: r.Tracestate,
+	})
 	return context.WithValue(ctx, requestKey{}, r)
 }
 
@@ -33,21 +37,6 @@ func NewContext(ctx context.Context, r Request) context.Context {
 func FromContext(ctx context.Context) Request {
 	r, _ := ctx.Value(requestKey{}).(Request)
 	return r
-}
-
-// EventHeaders gives the headers of an event that r causes, the same for every
-// event of every service.
-func (r Request) EventHeaders() map[string]string {
-	headers := make(map[string]string, 5)
-	for name, value := range map[string]string{
-		outbox.HeaderUserID: r.UserID, outbox.HeaderRequestID: r.ID, outbox.HeaderCorrelationID: r.CorrelationID,
-		outbox.HeaderTraceparent: r.Traceparent, outbox.HeaderTracestate: r.Tracestate,
-	} {
-		if value != "" {
-			headers[name] = value
-		}
-	}
-	return headers
 }
 
 // maxUserAgent bounds what a client can make us keep in a row and an event.

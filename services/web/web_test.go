@@ -13,9 +13,14 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/seed-048de892/walpost/outbox"
 )
 
-type seen struct{ Body Success[Request] }
+type (
+	seen     struct{ Body Success[Request] }
+	metadata struct{ Body Success[outbox.Metadata] }
+)
 
 // echo is an API with operations that show the request and fail in every way.
 func echo(t *testing.T, proxies ...string) *API {
@@ -35,6 +40,9 @@ func echo(t *testing.T, proxies ...string) *API {
 	}
 	Register(a, huma.Operation{OperationID: "echo", Method: "GET", Path: "/echo"}, func(ctx context.Context, _ *struct{}) (*seen, error) {
 		return &seen{Answer(ctx, FromContext(ctx))}, nil
+	})
+	Register(a, huma.Operation{OperationID: "metadata", Method: "GET", Path: "/metadata"}, func(ctx context.Context, _ *struct{}) (*metadata, error) {
+		return &metadata{Answer(ctx, outbox.MetadataFrom(ctx))}, nil
 	})
 	for name, err := range map[string]error{
 		"unknown": errors.New("secret text"), "down": &pgconn.PgError{Code: "57P01"}, "deadlock": &pgconn.PgError{Code: "40P01"},
@@ -71,20 +79,19 @@ func TestRequestContext(t *testing.T) {
 		headers []string
 		check   func(Request) bool
 	}{
-		"id goes through":           {[]string{"X-Request-ID: r-1"}, func(r Request) bool { return r.ID == "r-1" && r.CorrelationID == "r-1" }},
-		"correlation of its own":    {[]string{"X-Request-ID: r-1", "X-Correlation-ID: c"}, func(r Request) bool { return r.CorrelationID == "c" }},
-		"id is made":                {nil, func(r Request) bool { return len(r.ID) == 36 }},
-		"id with a space":           {[]string{"X-Request-ID: a b"}, func(r Request) bool { return len(r.ID) == 36 }},
-		"id too long":               {[]string{"X-Request-ID: " + strings.Repeat("a", 129)}, func(r Request) bool { return len(r.ID) == 36 }},
-		"trace":                     {[]string{"traceparent: " + parent, "tracestate: a=1", "tracestate: b=2"}, func(r Request) bool { return r.Traceparent == parent && r.Tracestate == "a=1,b=2" }},
-		"trace without ids":         {[]string{"traceparent: 00-00000000000000000000000000000000-b7ad6b7169203331-01", "tracestate: a=1"}, func(r Request) bool { return r.Traceparent == "" && r.Tracestate == "" }},
-		"trace in upper case":       {[]string{"traceparent: " + strings.ToUpper(parent)}, func(r Request) bool { return r.Traceparent == "" }},
-		"who is logged in":          {[]string{"Authorization: bearer good"}, func(r Request) bool { return r.UserID == "user-1" }},
-		"other scheme":              {[]string{"Authorization: Basic Zm9v"}, func(r Request) bool { return r.UserID == "" }},
-		"forged address":            {[]string{"X-Forwarded-For: 198.51.100.7"}, func(r Request) bool { return r.IP == "192.0.2.1" }},
-		"agent is cut at a letter":  {[]string{"User-Agent: a" + strings.Repeat("ä", 300)}, func(r Request) bool { return len(r.UserAgent) == 511 && strings.HasSuffix(r.UserAgent, "ä") }},
-		"agent that is not UTF-8":   {[]string{"User-Agent: a\xffb"}, func(r Request) bool { return r.UserAgent == "ab" }},
-		"event headers leave blank": {nil, func(Request) bool { return len(Request{ID: "1"}.EventHeaders()) == 1 }},
+		"id goes through":          {[]string{"X-Request-ID: r-1"}, func(r Request) bool { return r.ID == "r-1" && r.CorrelationID == "r-1" }},
+		"correlation of its own":   {[]string{"X-Request-ID: r-1", "X-Correlation-ID: c"}, func(r Request) bool { return r.CorrelationID == "c" }},
+		"id is made":               {nil, func(r Request) bool { return len(r.ID) == 36 }},
+		"id with a space":          {[]string{"X-Request-ID: a b"}, func(r Request) bool { return len(r.ID) == 36 }},
+		"id too long":              {[]string{"X-Request-ID: " + strings.Repeat("a", 129)}, func(r Request) bool { return len(r.ID) == 36 }},
+		"trace":                    {[]string{"traceparent: " + parent, "tracestate: a=1", "tracestate: b=2"}, func(r Request) bool { return r.Traceparent == parent && r.Tracestate == "a=1,b=2" }},
+		"trace without ids":        {[]string{"traceparent: 00-00000000000000000000000000000000-b7ad6b7169203331-01", "tracestate: a=1"}, func(r Request) bool { return r.Traceparent == "" && r.Tracestate == "" }},
+		"trace in upper case":      {[]string{"traceparent: " + strings.ToUpper(parent)}, func(r Request) bool { return r.Traceparent == "" }},
+		"who is logged in":         {[]string{"Authorization: bearer good"}, func(r Request) bool { return r.UserID == "user-1" }},
+		"other scheme":             {[]string{"Authorization: Basic Zm9v"}, func(r Request) bool { return r.UserID == "" }},
+		"forged address":           {[]string{"X-Forwarded-For: 198.51.100.7"}, func(r Request) bool { return r.IP == "192.0.2.1" }},
+		"agent is cut at a letter": {[]string{"User-Agent: a" + strings.Repeat("ä", 300)}, func(r Request) bool { return len(r.UserAgent) == 511 && strings.HasSuffix(r.UserAgent, "ä") }},
+		"agent that is not UTF-8":  {[]string{"User-Agent: a\xffb"}, func(r Request) bool { return r.UserAgent == "ab" }},
 	}
 	a := echo(t)
 	for name, tt := range tests {
@@ -105,6 +112,36 @@ func TestRequestContext(t *testing.T) {
 	}
 	if w := get(t, echo(t, "192.0.2.0/24"), "/echo", "X-Forwarded-For: 198.51.100.7"); !strings.Contains(w.Body.String(), "198.51.100.7") {
 		t.Errorf("a trusted proxy is not believed: %s", w.Body)
+	}
+}
+
+// Events written for a request carry what it belongs to, and nothing that it
+// does not have.
+func TestEventsGetTheRequestsMetadata(t *testing.T) {
+	t.Parallel()
+	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	tests := map[string]struct {
+		headers []string
+		want    outbox.Metadata
+	}{
+		"nobody logged in": {[]string{"X-Request-ID: r-1"}, outbox.Metadata{RequestID: "r-1", CorrelationID: "r-1"}},
+		"everything": {
+			[]string{"X-Request-ID: r-1", "X-Correlation-ID: c", "traceparent: " + parent, "tracestate: a=1", "Authorization: Bearer good"},
+			outbox.Metadata{UserID: "user-1", RequestID: "r-1", CorrelationID: "c", Traceparent: parent, Tracestate: "a=1"},
+		},
+	}
+	a := echo(t)
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var answer Success[outbox.Metadata]
+			if err := json.Unmarshal(get(t, a, "/metadata", tt.headers...).Body.Bytes(), &answer); err != nil {
+				t.Fatal(err)
+			}
+			if answer.Data != tt.want {
+				t.Errorf("metadata = %+v, want %+v", answer.Data, tt.want)
+			}
+		})
 	}
 }
 
