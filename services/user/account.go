@@ -60,13 +60,7 @@ func (s *Service) insert(ctx context.Context, ask CreationAsk, hash string, at t
 	}
 	ctx = causedBy(ctx, id)
 	result = answer{User: new(u.State())}
-	err = s.once(ctx, key, &result, func(tx pgx.Tx) error {
-		var batch pgx.Batch
-		if err := u.queueInsert(ctx, &batch, hash); err != nil {
-			return err
-		}
-		return finish(ctx, tx, &batch, key, result)
-	})
+	err = s.once(ctx, key, &result, func(_ pgx.Tx, batch *pgx.Batch) error { return u.queueInsert(ctx, batch, hash) })
 	return result, err
 }
 
@@ -80,8 +74,10 @@ func causedBy(ctx context.Context, id outbox.ID) context.Context {
 }
 
 // once runs do in a transaction, or gives the answer that key keeps of an
-// earlier run in result.
-func (s *Service) once(ctx context.Context, key web.Key, result *answer, do func(pgx.Tx) error) error {
+// earlier run in result. The batch that do fills, with state and events, is
+// sent with the answer to keep: all of it is committed at once, or nothing. An
+// empty batch changes nothing, and no answer is kept.
+func (s *Service) once(ctx context.Context, key web.Key, result *answer, do func(pgx.Tx, *pgx.Batch) error) error {
 	return pgx.BeginFunc(ctx, s.cfg.DB, func(tx pgx.Tx) error {
 		var kept answer
 		if found, err := key.Claim(ctx, tx, &kept); err != nil || found {
@@ -89,17 +85,15 @@ func (s *Service) once(ctx context.Context, key web.Key, result *answer, do func
 			*result = kept
 			return err
 		}
-		return do(tx)
+		var batch pgx.Batch
+		if err := do(tx, &batch); err != nil || batch.Len() == 0 {
+			return err
+		}
+		if err := key.Queue(&batch, *result); err != nil {
+			return err
+		}
+		return send(ctx, tx, &batch)
 	})
-}
-
-// finish sends batch together with the answer to keep: state, events and
-// answer are committed at once, or none of them.
-func finish(ctx context.Context, tx pgx.Tx, batch *pgx.Batch, key web.Key, result answer) error {
-	if err := key.Queue(batch, result); err != nil {
-		return err
-	}
-	return send(ctx, tx, batch)
 }
 
 // refuse records that rule refused ask. It has a transaction of its own, since
@@ -114,13 +108,7 @@ func (s *Service) refuse(ctx context.Context, ask CreationAsk, rule *ruleError, 
 		return answer{}, err
 	}
 	result = answer{Refusal: &refusal{Rule: rule.rule, Field: rule.field, Message: rule.message}}
-	err = s.once(ctx, key, &result, func(tx pgx.Tx) error {
-		var batch pgx.Batch
-		if err := outbox.Queue(ctx, &batch, failed); err != nil {
-			return err
-		}
-		return finish(ctx, tx, &batch, key, result)
-	})
+	err = s.once(ctx, key, &result, func(_ pgx.Tx, batch *pgx.Batch) error { return outbox.Queue(ctx, batch, failed) })
 	return result, err
 }
 
@@ -173,7 +161,7 @@ func (s *Service) deactivate(ctx context.Context, id outbox.ID, p web.Preconditi
 func (s *Service) change(ctx context.Context, id outbox.ID, p web.Precondition, key web.Key,
 	command func(User, *pgx.Batch, *answer) error,
 ) (result answer, err error) {
-	err = s.once(ctx, key, &result, func(tx pgx.Tx) error {
+	err = s.once(ctx, key, &result, func(tx pgx.Tx, batch *pgx.Batch) error {
 		row, err := load(ctx, tx, `id = $1 for no key update`, id)
 		if err != nil {
 			return err
@@ -182,18 +170,11 @@ func (s *Service) change(ctx context.Context, id outbox.ID, p web.Precondition, 
 			return err
 		}
 		u := User{s.users.Load(id.String(), row.Version, row.State)}
-		var batch pgx.Batch
-		if err := command(u, &batch, &result); err != nil {
+		if err := command(u, batch, &result); err != nil {
 			return err
 		}
 		result.User = new(u.State())
-		if len(u.Pending()) == 0 {
-			return nil
-		}
-		if err := u.queueUpdate(ctx, &batch); err != nil {
-			return err
-		}
-		return finish(ctx, tx, &batch, key, result)
+		return u.queueUpdate(ctx, batch)
 	})
 	return result, err
 }
