@@ -13,8 +13,8 @@ import (
 
 // redriveKey handles l, which this process has leased, and what waits behind
 // it, until the key has no letters, one fails or ctx ends. handling goes on for
-// the grace of a shutdown.
-func (in *Inbox) redriveKey(ctx, handling context.Context, l Letter) {
+// the grace of a shutdown. It reports whether a letter is to be tried again.
+func (in *Inbox) redriveKey(ctx, handling context.Context, l Letter) (again bool) {
 	for {
 		next, err := in.redriveLetter(ctx, handling, &l)
 		if err == nil && next != 0 {
@@ -25,11 +25,11 @@ func (in *Inbox) redriveKey(ctx, handling context.Context, l Letter) {
 		}
 		switch {
 		case errors.Is(err, errTaken), errors.Is(err, ErrNoLetter), err == nil && next == 0:
-			return
+			return false
 		case err != nil:
 			in.cfg.Log.WarnContext(ctx, "redrive interrupted", slog.String("group", in.cfg.Group), slog.String("key", l.OrderingKey),
 				slog.Int64("letter", l.ID), slog.Any("error", err))
-			return
+			return true
 		}
 	}
 }

@@ -46,8 +46,11 @@ func (in *Inbox) redrive(ctx context.Context) error {
 		}
 		wait, err := in.redriveDue(ctx, free, func(l Letter) {
 			wg.Go(func() {
-				in.redriveKey(ctx, handling, l)
+				released := in.redriveKey(ctx, handling, l)
 				<-free
+				if released { // it is due again soon
+					signal(wake)
+				}
 			})
 		})
 		if err != nil && ctx.Err() == nil {
@@ -161,9 +164,13 @@ func (in *Inbox) listenOnce(ctx context.Context, wake chan<- struct{}) error {
 		if notice.Payload != in.cfg.Group && notice.Payload != "" {
 			continue
 		}
-		select {
-		case wake <- struct{}{}:
-		default: // one is there that has not been seen yet
-		}
+		signal(wake)
+	}
+}
+
+func signal(wake chan<- struct{}) {
+	select {
+	case wake <- struct{}{}:
+	default: // one is there that has not been seen yet
 	}
 }
