@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/seed-048de892/walpost/internal/devstack/devstacktest"
 	"github.com/seed-048de892/walpost/outbox"
 	"github.com/seed-048de892/walpost/outbox/cloudevent"
 	"github.com/seed-048de892/walpost/outbox/envelope"
@@ -116,9 +117,15 @@ func (f *fixture) numbered() (next func() outbox.Event, made *[]outbox.Event) {
 
 // TestAllThreeModesInOneStream mixes rows, packed rows and messages in one
 // transaction with what must not come: rolled back savepoints and
-// transactions, and messages of others.
+// transactions, and messages of others; on every PostgreSQL, since each has its
+// own way with messages.
 func TestAllThreeModesInOneStream(t *testing.T) {
-	f := newFixture(t)
+	for _, version := range []string{"14", "15", "16", "17", "18"} {
+		t.Run(version, func(t *testing.T) { allThreeModes(t, fixtureOn(t, devstacktest.DatabaseOf(t, version))) })
+	}
+}
+
+func allThreeModes(t *testing.T, f *fixture) {
 	f.config.TopicPartitions = 1
 	next, made := f.numbered()
 	lost := func() outbox.Event { return f.event("rolled back", 1) }

@@ -28,7 +28,12 @@ type fixture struct {
 
 func newFixture(t testing.TB) *fixture {
 	t.Helper()
-	dsn, brokers, name := devstacktest.Database(t), devstacktest.Kafka(t), devstacktest.Name(t)
+	return fixtureOn(t, devstacktest.Database(t))
+}
+
+func fixtureOn(t testing.TB, dsn string) *fixture {
+	t.Helper()
+	brokers, name := devstacktest.Kafka(t), devstacktest.Name(t)
 	conn, err := pgx.Connect(t.Context(), dsn)
 	if err != nil {
 		t.Fatal(err)
