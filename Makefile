@@ -70,6 +70,7 @@ bench: ## Run the benchmarks.
 	$(DEVSTACK) sh -c '\
 		go test -run "^$$" -bench . -benchmem -benchtime $(BENCHTIME) -p 1 ./... && \
 		(cd outbox && go test -run "^$$" -bench . -benchmem -benchtime $(BENCHTIME) -p 1 ./...)'
+	cd bench && go run ./cmd/write $(WRITEBENCH)
 
 .PHONY: build
 build: ## Build all programs into bin.

@@ -14,9 +14,9 @@ func measureBatches(ctx context.Context, db *database, b *strings.Builder) error
 	names := []string{wayRows, wayUnnest, wayCopy, wayExec, wayPacked, wayWAL, wayWatermill, wayRiver, wayRiverFast}
 	head := []string{"`BEGIN`, events, `COMMIT`; events in a transaction:"}
 	lines := make([][]string, len(names))
-	walLines := make([][]string, len(names))
+	walLines, cpuLines := make([][]string, len(names)), make([][]string, len(names))
 	for i, name := range names {
-		lines[i], walLines[i] = []string{quoted(name)}, []string{quoted(name)}
+		lines[i], walLines[i], cpuLines[i] = []string{quoted(name)}, []string{quoted(name)}, []string{quoted(name)}
 	}
 	for _, n := range db.Sizes {
 		head = append(head, count(float64(n)))
@@ -35,15 +35,19 @@ func measureBatches(ctx context.Context, db *database, b *strings.Builder) error
 		perSecond := func(t turn) float64 { return t.perSecond }
 		rate, relative := medians(turns, perSecond), ratios(turns, 0, perSecond)
 		wal := medians(turns, func(t turn) float64 { return t.walBytes / float64(n) })
+		cpu := medians(turns, func(t turn) float64 { return (t.goCPU + t.serverCPU) / float64(n) })
 		for i := range names {
 			lines[i] = append(lines[i], fmt.Sprintf("%s (%s)", ratio(relative[i][0]), count(rate[i]*float64(n))))
 			walLines[i] = append(walLines[i], count(wal[i]))
+			cpuLines[i] = append(cpuLines[i], micros(cpu[i]))
 		}
 	}
-	fmt.Fprintf(b, "Many events in a transaction, `synchronous_commit` off: events/s as a ratio to `outbox.Write`, higher is better, and in parentheses as they were.\n\n")
-	table(b, head, lines)
-	fmt.Fprintf(b, "Bytes of write-ahead log for an event in the same run, which is what replication and a relay have to read.\n\n")
-	table(b, head, walLines)
+	b.WriteString("Many events in a transaction, `synchronous_commit` off: events/s as a ratio to `outbox.Write`, higher is better, and in parentheses as they were.\n\n")
+	table(b, 1, head, lines)
+	b.WriteString("CPU of the clients and of the server's sessions together for an event in the same run, µs, lower is better; it depends less than events/s on what else the machine does.\n\n")
+	table(b, 1, head, cpuLines)
+	b.WriteString("Bytes of write-ahead log for an event in the same run, which is what replication and a relay have to read.\n\n")
+	table(b, 1, head, walLines)
 	return nil
 }
 

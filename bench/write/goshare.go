@@ -210,7 +210,7 @@ func measureClient(ctx context.Context, db *database, b *strings.Builder) error 
 	}
 	b.WriteString("What a call costs in Go for an event, without kernel and server: the connection gives the answers that the server gave to the same call before. " +
 		"pgx alone runs the same statement with arguments that are ready (CopyFrom for COPY).\n\n")
-	table(b, []string{"call", "events", "µs CPU", "pgx alone", "beyond", "allocations", "pgx alone", "beyond", "bytes allocated"}, lines)
+	table(b, 1, []string{"call", "events", "µs CPU", "pgx alone", "beyond", "allocations", "pgx alone", "beyond", "bytes allocated"}, lines)
 	return nil
 }
 

@@ -152,6 +152,6 @@ func measureTransactions(ctx context.Context, db *database, b *strings.Builder) 
 	}
 	b.WriteString("Transactions of one business statement (an update by key), with and without an event, `synchronous_commit` off and on. " +
 		"Ratios are to the first line, higher is better; CPU is that of the clients and of the server's sessions together for a transaction, lower is better.\n\n")
-	table(b, head, lines)
+	table(b, 2, head, lines)
 	return nil
 }

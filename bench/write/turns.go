@@ -156,9 +156,9 @@ func median(values []float64) float64 {
 	return values[middle]
 }
 
-// table writes a Markdown table, the first column to the left.
-func table(b *strings.Builder, head []string, lines [][]string) {
-	fmt.Fprintf(b, "| %s |\n|---|%s\n", strings.Join(head, " | "), strings.Repeat("---:|", len(head)-1))
+// table writes a Markdown table whose first columns, names of them, are text.
+func table(b *strings.Builder, names int, head []string, lines [][]string) {
+	fmt.Fprintf(b, "| %s |\n|%s%s\n", strings.Join(head, " | "), strings.Repeat("---|", names), strings.Repeat("---:|", len(head)-names))
 	for _, line := range lines {
 		fmt.Fprintf(b, "| %s |\n", strings.Join(line, " | "))
 	}

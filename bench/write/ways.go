@@ -3,6 +3,7 @@ package write
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,21 +15,32 @@ import (
 	"github.com/seed-048de892/walpost/outbox/envelope"
 )
 
-// minPayload is the shortest payload that message makes.
-const minPayload = 16
-
 // A message is what a contender makes its event, message or job of.
 type message struct {
 	key     string
 	payload []byte
 }
 
-// messages makes n messages of different keys.
+// minPayload is the shortest payload that messages makes.
+const minPayload = 200
+
+// messages makes n messages of different keys. Their payloads have the names
+// of their fields in common and nothing else, as events of one type do: what a
+// server gains by compressing several together is then what it gains in life.
 func messages(n, payloadBytes int) []message {
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+	random := rand.New(rand.NewPCG(1, 2)) // the same in every run
+	text := func(length int) string {
+		b := make([]byte, length)
+		for i := range b {
+			b[i] = letters[random.IntN(len(letters))]
+		}
+		return string(b)
+	}
 	list := make([]message, n)
 	for i := range list {
-		const frame = len(`{"text":""}`)
-		payload := `{"text":"` + strings.Repeat("x", payloadBytes-frame) + `"}`
+		payload := fmt.Sprintf(`{"accountId":"%s","changedBy":"%s","balanceInCents":%d,"currency":"EUR","reason":"`, text(36), text(36), 100_000+random.IntN(900_000))
+		payload += text(payloadBytes-len(payload)-2) + `"}`
 		list[i] = message{key: strconv.Itoa(i + 1), payload: []byte(payload)}
 	}
 	return list

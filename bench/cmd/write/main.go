@@ -49,13 +49,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	flags.SetOutput(stderr)
 	flags.StringVar(&cfg.DSN, "dsn", "", "URL of a superuser of the server to measure; default: a server of its own")
 	flags.IntVar(&cfg.Clients, "clients", 0, "connections that write at once (default 4)")
-	flags.IntVar(&cfg.Rounds, "rounds", 0, "rounds in which the contenders take turns (default 5, with --long 11)")
-	flags.DurationVar(&cfg.Turn, "turn", 0, "time of one contender in a round (default 400ms, with --long 2s)")
+	flags.IntVar(&cfg.Rounds, "rounds", 0, "rounds in which the contenders take turns (default 9, with --long 25)")
+	flags.DurationVar(&cfg.Turn, "turn", 0, "time of one contender in a round (default 200ms, with --long 500ms)")
 	flags.IntVar(&cfg.PayloadBytes, "payload-bytes", 0, "length of each payload (default 400)")
 	version := flags.String("postgres", "", `major version of the own server, "14" to "18"; default: the newest that is installed`)
 	sizes := flags.String("sizes", "", "events in a transaction, by comma (default 1,10,100,1000,10000)")
 	parts := flags.String("parts", "", "what to measure, by comma: client, transactions, batches (default all)")
-	long := flags.Bool("long", false, "half an hour instead of minutes, for figures to be published")
+	long := flags.Bool("long", false, "twenty minutes instead of four, for figures to be published")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -64,10 +64,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	}
 	if *long {
 		if cfg.Rounds == 0 {
-			cfg.Rounds = 11
+			cfg.Rounds = 25
 		}
 		if cfg.Turn == 0 {
-			cfg.Turn = 2 * time.Second
+			cfg.Turn = 500 * time.Millisecond
 		}
 	}
 	if *parts != "" {
