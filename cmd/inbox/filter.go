@@ -11,7 +11,7 @@ import (
 // filterFlags select letters: those that match every flag given.
 type filterFlags struct {
 	Group       string        `help:"Consumer group. Default: every group of the database." env:"INBOX_GROUP"`
-	ID          []int64       `name:"id" help:"Ids, by comma." placeholder:"ID,…"`
+	ID          []int64       `name:"id" help:"Ids, by comma." placeholder:"ID"`
 	State       string        `help:"dead or waiting. Default: both." enum:",dead,waiting" default:"" placeholder:"STATE"`
 	Type        string        `help:"Type of the event." placeholder:"TYPE"`
 	Key         string        `help:"Ordering key: aggregate type/id; topic/record key where there is no aggregate." placeholder:"user/42"`

@@ -9,11 +9,12 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/seed-048de892/walpost/internal/daemon"
 	"github.com/seed-048de892/walpost/outbox/inbox"
 )
 
 type postgresFlags struct {
-	Postgres string `help:"Connection string of the service's database. The password may come from PGPASSWORD or a passfile." required:"" env:"INBOX_POSTGRES"`
+	daemon.PostgresFlags `embed:"" envprefix:"INBOX_"`
 }
 
 // connectLimit bounds the wait for a server that does not answer.
@@ -21,18 +22,22 @@ const connectLimit = 15 * time.Second
 
 // withLetters gives f the dead letters of the flags' database.
 func (p *postgresFlags) withLetters(ctx context.Context, f func(inbox.DeadLetters) error) error {
+	dsn, err := p.DSN()
+	if err != nil {
+		return usage(err.Error())
+	}
 	connecting, cancel := context.WithTimeout(ctx, connectLimit)
 	defer cancel()
-	conn, err := pgx.Connect(connecting, p.Postgres)
+	conn, err := pgx.Connect(connecting, dsn)
 	if err != nil {
-		return hint(err)
+		return p.hint(err)
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // the work is done or has its own error
-	return hint(f(inbox.DeadLetters{DB: conn}))
+	return p.hint(f(inbox.DeadLetters{DB: conn}))
 }
 
 // hint adds what to type next.
-func hint(err error) error {
+func (p *postgresFlags) hint(err error) error {
 	if errors.Is(err, inbox.ErrNoLetter) {
 		return fmt.Errorf("%w; it may have been handled or dropped: see inbox dead list", err)
 	}
@@ -40,7 +45,10 @@ func hint(err error) error {
 		return fmt.Errorf("%w; wait until it is handled or dead again: see inbox dead list --state dead", err)
 	}
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
-		return fmt.Errorf("PostgreSQL can't be reached: %w; try the same connection string with psql, or name another with --postgres", err)
+		if explained := p.Explain(err); explained != err { //nolint:errorlint // the very same error means that there is no hint
+			return explained
+		}
+		return fmt.Errorf("%w; is it running? try: psql with the same connection string, or name another with --postgres", err)
 	}
 	e, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
