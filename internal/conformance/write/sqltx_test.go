@@ -35,19 +35,32 @@ func sqlPaths(o outbox.Writer) (all []path) {
 		for _, l := range links() {
 			all = append(all, path{name: o.Mode.String() + ", " + name + ", " + l.name, open: func(t *testing.T, w *world) client {
 				t.Helper()
-				config, err := pgx.ParseConfig(l.dsn(w))
-				if err != nil {
-					t.Fatal(err)
-				}
-				config.DefaultQueryExecMode = l.mode
-				db := stdlib.OpenDB(*config)
-				db.SetMaxOpenConns(1)
-				t.Cleanup(func() { _ = db.Close() })
-				return sqlClient{db, use}
+				return sqlClient{sqlLink(t, w, l), use}
 			}})
 		}
 	}
 	return all
+}
+
+// sqlLink opens a database of one connection, closed at the end of the test.
+func sqlLink(t *testing.T, w *world, l link) *sql.DB {
+	t.Helper()
+	config, err := pgx.ParseConfig(l.dsn(w))
+	must(t, err)
+	config.DefaultQueryExecMode = l.mode
+	db := stdlib.OpenDB(*config)
+	db.SetMaxOpenConns(1)
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+func everySQLWay(tx *sql.Tx) transaction {
+	m := &multi{transaction: sqlWriteTx{sqlTx: sqlTx{tx}}}
+	for _, mode := range modes() {
+		w := sqltx.Writer{Outbox: outbox.Writer{Mode: mode}}
+		m.ways = append(m.ways, sqlWriteTx{sqlTx{tx}, w}, sqlChangeTx{sqlTx{tx}, w})
+	}
+	return m
 }
 
 // sqlTx is what the paths through database/sql share.

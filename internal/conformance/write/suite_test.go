@@ -21,9 +21,13 @@ func TestConformance(t *testing.T) {
 	for _, version := range []string{"14", "15", "16", "17", "18"} {
 		t.Run("PostgreSQL "+version, func(t *testing.T) {
 			w := newWorld(t, version)
-			t.Run("interleaved", func(t *testing.T) {
+			t.Run("interleaved transactions", func(t *testing.T) {
 				t.Parallel()
 				interleaved(t, w)
+			})
+			t.Run("concurrent transactions", func(t *testing.T) {
+				t.Parallel()
+				concurrent(t, w)
 			})
 			for _, p := range paths() {
 				t.Run(p.name, func(t *testing.T) {
@@ -43,20 +47,24 @@ type suite struct {
 }
 
 func (s *suite) run(t *testing.T) {
+	tx := s.begin(t)
+	_, changes := tx.(changer)
+	must(t, tx.rollback(t.Context()))
 	for _, promise := range []struct {
 		name string
 		keep func(*testing.T)
-		only bool
+		made bool // by this path
 	}{
 		{"committed events arrive as written", s.arrive, true},
 		{"rolled back events never arrive", s.rollBack, true},
 		{"savepoints count", s.savepoints, true},
 		{"refused events leave nothing", s.refuse, true},
 		{"the context tells the metadata", s.metadata, !s.path.sqlOnly},
+		{"no change, no event", s.changes, changes},
 	} {
 		// One connection serves all, so a promise broken in the middle of a
 		// transaction is the last.
-		if promise.only && !t.Run(promise.name, promise.keep) {
+		if promise.made && !t.Run(promise.name, promise.keep) {
 			return
 		}
 	}
@@ -69,13 +77,6 @@ func (s *suite) begin(t *testing.T) transaction {
 		t.Fatal(err)
 	}
 	return tx
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // event gives a small event, whose version tells which one it is.
@@ -140,7 +141,7 @@ func (s *suite) assortment(about string, n int) []outbox.Event {
 }
 
 // compare checks that got are the events want, in their order.
-func compare(t *testing.T, got []received, want []outbox.Event) {
+func compare(t tester, got []received, want []outbox.Event) {
 	t.Helper()
 	if len(got) != len(want) {
 		t.Errorf("%d events arrived, want %d", len(got), len(want))

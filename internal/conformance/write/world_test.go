@@ -95,26 +95,36 @@ func connect(t testing.TB, dsn string, change ...func(*pgx.ConnConfig)) *pgx.Con
 
 // settle gives the records of aggregateType, in commit order, once everything
 // that was committed before the call has been published.
-func (w *world) settle(t *testing.T, aggregateType string) []received {
+func (w *world) settle(t tester, aggregateType string) []received {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	// The test's server flushes a commit some time later, and nothing is
 	// published before. This one is flushed at once, with all before it.
 	conn, err := pgx.Connect(ctx, w.dsn+"&synchronous_commit=on")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer func() { _ = conn.Close(ctx) }()
 	// Not by any path under test.
 	fence := outbox.NewID()
-	if _, err := conn.Exec(ctx, `insert into outbox (id, topic, aggregate_type, aggregate_id, type, payload) values ($1, $2, 'fence', 'fence', 'Fence', '')`,
-		fence, w.topics[0]); err != nil {
-		t.Fatal(err)
-	}
+	_, err = conn.Exec(ctx, `insert into outbox (id, topic, aggregate_type, aggregate_id, type, payload) values ($1, $2, 'fence', 'fence', 'Fence', '')`,
+		fence, w.topics[0])
+	must(t, err)
 	records, err := w.reader.upTo(ctx, fence.String(), aggregateType)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return records
+}
+
+// tester is a *testing.T or a *rapid.T.
+type tester interface {
+	Helper()
+	Context() context.Context
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+}
+
+func must(t tester, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
 }
