@@ -59,7 +59,7 @@ func TestRevokedFromAHandlerThatDoesNotEnd(t *testing.T) {
 	ks := keys(8)
 	w.steps(t, 1, 1, ks...)
 	config := w.config(t)
-	config.RebalanceGrace = 100 * time.Millisecond
+	config.RebalanceGrace, config.Grace = 100*time.Millisecond, 100*time.Millisecond
 	config.Concurrency = len(ks)
 	var ended atomic.Int32
 	first, _ := w.start(t, config, func(ctx context.Context, tx pgx.Tx, e inbox.Received[step]) error {
