@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -65,6 +67,9 @@ func (f PostgresFlags) Explain(err error) error {
 		hint = "name the file with the authority that signed the server's certificate: sslrootcert=FILE in the connection string, or PGSSLROOTCERT"
 	case isA[x509.HostnameError](err):
 		hint = "connect by a name that is in the server's certificate; sslmode=verify-ca does not compare names"
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" && strings.Contains(op.Err.Error(), "certificate") { // an alert of TLS
+		hint = "the server refuses the client certificate of sslcert: it must be signed by an authority in the server's ssl_ca_file, and not be expired"
 	}
 	if hint == "" {
 		return err

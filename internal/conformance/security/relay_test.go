@@ -98,13 +98,17 @@ func (j *journal) logger() *slog.Logger {
 	return slog.New(slog.NewJSONHandler(j, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
+func (j *journal) text() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.buf.String()
+}
+
 // holdsNoSecret fails the test where a password is in what was logged or in
 // an error.
 func (j *journal) holdsNoSecret(t *testing.T, errs ...error) {
 	t.Helper()
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	text := fmt.Sprint(j.buf.String(), errs)
+	text := fmt.Sprint(j.text(), errs)
 	for user, password := range passwords {
 		if strings.Contains(text, password) {
 			t.Errorf("the password of %s is in: %s", user, text)

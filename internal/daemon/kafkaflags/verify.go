@@ -136,7 +136,7 @@ func (f *Flags) tlsHint(err error) string {
 	if isA[tls.RecordHeaderError](err) {
 		return "no TLS is spoken at that port: name the port of the broker's SSL or SASL_SSL listener in --brokers, or leave --kafka-tls out"
 	}
-	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" { // an alert, a type that crypto/tls keeps to itself
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" && strings.Contains(op.Err.Error(), "certificate") { // an alert, a type that crypto/tls keeps to itself
 		if f.CertFile == "" {
 			return "the broker asks for a client certificate: name it by --kafka-cert-file and --kafka-key-file"
 		}
