@@ -195,3 +195,11 @@ func (r *Retention) Run(ctx context.Context) error {
 		pause = max(r.cfg.Every, min(2*pause, longestPause))
 	}
 }
+
+// A BusyError says that a lock on the table could not be had without making
+// writers wait for longer than LockTimeout. The next pass tries again.
+type BusyError = partition.BusyError
+
+// A SetupError says what in PostgreSQL keeps partitions from being kept, and
+// what the operator can do. It does not pass by itself.
+type SetupError = partition.SetupError

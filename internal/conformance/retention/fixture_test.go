@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/seed-048de892/walpost/internal/devstack/devstacktest"
@@ -69,8 +70,19 @@ func newWorld(t testing.TB, dsn string) *world {
 // withRelay makes the world's relay, on Kafka.
 func (w *world) withRelay() *world {
 	w.t.Helper()
+	brokers := devstacktest.Kafka(w.t)
+	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer client.Close()
+	// By default Kafka would throw records of the past away.
+	_, err = kadm.NewClient(client).CreateTopic(w.t.Context(), 1, 1, map[string]*string{"retention.ms": new("-1")}, w.topic)
+	if err != nil {
+		w.t.Fatalf("make topic %s: %v", w.topic, err)
+	}
 	w.relay = relay.Config{
-		Postgres: w.dsn, Brokers: devstacktest.Kafka(w.t), Source: w.topic, PositionsTopic: "_" + w.topic + ".positions",
+		Postgres: w.dsn, Brokers: brokers, Source: w.topic, PositionsTopic: "_" + w.topic + ".positions",
 		Table: strings.Join(w.table, "."), Publication: "publication_of_" + w.topic, ConfirmEvery: 10 * time.Millisecond,
 		Log: slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
