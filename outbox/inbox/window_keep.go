@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	partitions "github.com/seed-048de892/walpost/outbox/internal/partition"
@@ -76,10 +77,7 @@ func (w *Window) drop(ctx context.Context, client *kgo.Client, p partitions.Part
 	if err != nil {
 		return "", err
 	}
-	offsets, err := fetchOffsets(ctx, client, groupsOf(rows))
-	if err != nil {
-		return "", err
-	}
+	offsets := fetchOffsets(ctx, client, groupsOf(rows))
 	if reason = stays(rows, offsets, old); reason != "" {
 		return reason, nil
 	}
@@ -101,6 +99,9 @@ func (w *Window) drop(ctx context.Context, client *kgo.Client, p partitions.Part
 		}
 		return w.detachAndDrop(ctx, tx, p)
 	})
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == "55P03" { // lock_not_available
+		return "a transaction that wrote into it is still open", nil
+	}
 	if err != nil {
 		return "", fmt.Errorf("drop partition %s: %w", p.Name, err)
 	}
@@ -182,10 +183,7 @@ func (w *Window) deletePassed(ctx context.Context, client *kgo.Client, p partiti
 	if err != nil {
 		return 0, err
 	}
-	found, err := fetchOffsets(ctx, client, groupsOf(rows))
-	if err != nil {
-		return 0, err
-	}
+	found := fetchOffsets(ctx, client, groupsOf(rows))
 	var groups, topics []string
 	var numbers []int32
 	var committed []int64

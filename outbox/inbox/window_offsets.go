@@ -3,8 +3,7 @@ package inbox
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -41,36 +40,45 @@ func (o *offsets) why(p groupPartition, offset int64) string {
 	}
 }
 
+// offsetsLimit bounds the question about one group.
+const offsetsLimit = 30 * time.Second
+
 // fetchOffsets asks Kafka for the offsets that groups have committed. A
 // partition without one is missing from the answer, whatever the reason: the
 // group never committed there, Kafka has forgotten it, or the topic is gone.
-func fetchOffsets(ctx context.Context, client *kgo.Client, groups map[string]bool) (*offsets, error) {
+func fetchOffsets(ctx context.Context, client *kgo.Client, groups map[string]bool) *offsets {
 	found := &offsets{committed: make(map[groupPartition]int64), failed: make(map[string]error)}
-	if len(groups) == 0 {
-		return found, nil
+	for group := range groups {
+		if err := found.fetch(ctx, client, group); err != nil {
+			found.failed[group] = err
+		}
 	}
+	return found
+}
+
+func (o *offsets) fetch(ctx context.Context, client *kgo.Client, group string) error {
+	ctx, cancel := context.WithTimeout(ctx, offsetsLimit)
+	defer cancel()
+	g := kmsg.NewOffsetFetchRequestGroup()
+	g.Group = group // without topics: all of them
 	req := kmsg.NewPtrOffsetFetchRequest()
 	req.RequireStable = true
-	for _, group := range slices.Sorted(maps.Keys(groups)) {
-		g := kmsg.NewOffsetFetchRequestGroup()
-		g.Group = group // without topics: all of them
-		req.Groups = append(req.Groups, g)
-	}
+	req.Groups = append(req.Groups, g)
 	resp, err := req.RequestWith(ctx, client)
 	if err != nil {
-		return nil, fmt.Errorf("fetch committed offsets: %w", err)
+		return err
 	}
 	for _, g := range resp.Groups {
 		if err := kerr.ErrorForCode(g.ErrorCode); err != nil {
-			found.failed[g.Group] = err
+			return err
 		}
 		for _, t := range g.Topics {
 			for _, p := range t.Partitions {
 				if kerr.ErrorForCode(p.ErrorCode) == nil && p.Offset >= 0 {
-					found.committed[groupPartition{g.Group, t.Topic, p.Partition}] = p.Offset
+					o.committed[groupPartition{group, t.Topic, p.Partition}] = p.Offset
 				}
 			}
 		}
 	}
-	return found, nil
+	return nil
 }
