@@ -9,7 +9,7 @@ COPY outbox/go.mod outbox/go.sum ./outbox/
 RUN --mount=type=cache,target=/go/pkg/mod go mod download
 COPY . .
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/go/build \
-    go build -trimpath -o /out/ ./cmd/relay ./cmd/archive ./cmd/user
+    go build -trimpath -o /out/ ./cmd/relay ./cmd/archive ./cmd/inbox ./cmd/user
 
 FROM gcr.io/distroless/static-debian12:nonroot AS base
 USER 65532:65532
@@ -23,6 +23,10 @@ FROM base AS archive
 COPY --from=build /out/archive /archive
 ENTRYPOINT ["/archive"]
 CMD ["run"]
+
+FROM base AS inbox
+COPY --from=build /out/inbox /inbox
+ENTRYPOINT ["/inbox"]
 
 FROM base AS user
 COPY --from=build /out/user /user

@@ -100,7 +100,7 @@ func (w *Window) drop(ctx context.Context, client *kgo.Client, p partitions.Part
 		return w.detachAndDrop(ctx, tx, p)
 	})
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == "55P03" { // lock_not_available
-		return "a transaction that wrote into it is still open", nil
+		return "a transaction that wrote into the table is still open", nil
 	}
 	if err != nil {
 		return "", fmt.Errorf("drop partition %s: %w", p.Name, err)
