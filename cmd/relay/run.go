@@ -46,6 +46,7 @@ type runCommand struct {
 	StopGrace        time.Duration `help:"How long a stop waits for records on their way." default:"10s" env:"RELAY_STOP_GRACE"`
 	OpsListen        string        `help:"Address of /health, /ready, /metrics and /debug/pprof." default:"127.0.0.1:9401" env:"RELAY_OPS_LISTEN"`
 
+	retentionFlags  `embed:"" envprefix:"RELAY_"`
 	daemon.LogFlags `embed:"" envprefix:"RELAY_"`
 }
 
@@ -69,7 +70,15 @@ func (c *runCommand) Run(ctx context.Context, out daemon.Output) error {
 		return &daemon.ExitError{Code: daemon.ExitUsage, Err: err}
 	}
 	ops := daemon.Ops{Listen: c.OpsListen, Registry: registry, Ready: r.Ready, Log: log}
-	err = daemon.Run(ctx, r.Run, ops.Run)
+	parts := []func(context.Context) error{r.Run, ops.Run}
+	keep, err := c.part(c.Postgres, c.Table, c.Slot, registry, log)
+	if err != nil {
+		return &daemon.ExitError{Code: daemon.ExitUsage, Err: err}
+	}
+	if keep != nil {
+		parts = append(parts, keep)
+	}
+	err = daemon.Run(ctx, parts...)
 	if gap, ok := errors.AsType[*relay.GapError](err); ok {
 		return &daemon.ExitError{Code: daemon.ExitPromise, Err: gap}
 	}

@@ -34,8 +34,8 @@ type Pass struct {
 // Waiting is a table that waits to be dropped until a slot has passed it.
 type Waiting struct {
 	Table string
-	Slot  string // the slot that is furthest behind
-	Bytes uint64 // of WAL that Slot has still to pass
+	Slot  string // the slot that is furthest behind, or that of the [*SlotError]
+	Bytes uint64 // of WAL that Slot has still to pass; 0 with a *SlotError
 }
 
 // Step makes one pass: it makes missing partitions, moves rows out of the
@@ -141,6 +141,12 @@ func (r *Retention) remove(ctx context.Context, p *Pass, s *state) error {
 		return errors.Join(errs...)
 	}
 	if s.slotError != nil {
+		for _, q := range old {
+			p.Waiting = append(p.Waiting, Waiting{Table: q.Name, Slot: s.slotError.Slot})
+		}
+		for _, d := range waiting {
+			p.Waiting = append(p.Waiting, Waiting{Table: d.Name, Slot: s.slotError.Slot})
+		}
 		return errors.Join(append(errs, s.slotError)...)
 	}
 	for _, q := range old {
