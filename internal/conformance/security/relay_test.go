@@ -148,7 +148,7 @@ func write(t *testing.T, conn *pgx.Conn, topic, id string) {
 	t.Helper()
 	err := pgx.BeginFunc(t.Context(), conn, func(tx pgx.Tx) error {
 		return outbox.Write(t.Context(), tx, outbox.Event{
-			Topic: topic, AggregateType: "user", AggregateID: id, Type: "UserCreated", Payload: []byte(`{"id":"` + id + `"}`),
+			Topic: topic, AggregateType: "user", AggregateID: id, AggregateVersion: 1, Type: "UserCreated", Payload: []byte(`{"id":"` + id + `"}`),
 		})
 	})
 	if err != nil {
