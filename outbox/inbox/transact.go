@@ -21,12 +21,14 @@ const (
 	dead              // it is a dead letter
 )
 
-// claimFreeSQL marks an event as handled unless its key is blocked. An open
-// transaction that claims the same event is waited for.
-const claimFreeSQL = `with blocked as (select exists (select from inbox_dead where consumer_group = $1 and ordering_key = $7) as yes),` +
-	` claimed as (` + insertInbox + ` select $1::text, $2::text, $3::timestamptz, $4::text, $5::integer, $6::bigint from blocked where not yes` +
-	` on conflict do nothing returning true)` +
-	` select (select yes from blocked), exists (select from claimed)`
+const (
+	// claimFreeSQL marks an event as handled unless its key is blocked. An
+	// open transaction that claims the same event is waited for.
+	claimFreeSQL = insertInbox + ` select $1::text, $2::text, $3::timestamptz, $4::text, $5::integer, $6::bigint` +
+		` where not exists (select from inbox_dead where consumer_group = $1 and ordering_key = $7) on conflict do nothing`
+
+	handledSQL = `select exists (select from inbox where event_id = $2 and consumer_group = $1 and event_time = $3)`
+)
 
 // transact handles a fetched event in a transaction of its own, which begins
 // in one round trip with the claim. The error is as of [Inbox.apply].
@@ -40,27 +42,33 @@ func (in *Inbox) transact(ctx context.Context, e *event, attempt int) (outcome, 
 	batch.BeginTx(pgx.TxOptions{IsoLevel: in.cfg.Isolation})
 	batch.Queue(claimFreeSQL, append(in.claimArgs(e), e.key)...)
 	results := conn.SendBatch(ctx, &batch)
-	var isBlocked, claimed bool
+	tx := results.Tx()
 	_, err = results.Exec()
+	var claimed pgconn.CommandTag
 	if err == nil {
-		err = results.QueryRow().Scan(&isBlocked, &claimed)
+		claimed, err = results.Exec()
 	}
 	if err = errors.Join(err, results.Close()); err != nil {
-		rollback(ctx, results.Tx())
+		rollback(ctx, tx)
 		return 0, fmt.Errorf("claim event: %w", err)
 	}
-	if isBlocked || !claimed {
-		rollback(ctx, results.Tx())
-		if isBlocked {
-			return blocked, nil
+	if claimed.RowsAffected() == 0 {
+		defer rollback(ctx, tx)
+		// Not by a look for letters: they may be gone since.
+		var before bool
+		if err := tx.QueryRow(ctx, handledSQL, in.cfg.Group, e.id, e.time).Scan(&before); err != nil {
+			return 0, fmt.Errorf("look for event: %w", err)
 		}
-		return duplicate, nil
+		if before {
+			return duplicate, nil
+		}
+		return blocked, nil
 	}
-	if err := in.call(ctx, results.Tx(), e, attempt); err != nil {
-		rollback(ctx, results.Tx())
+	if err := in.call(ctx, tx, e, attempt); err != nil {
+		rollback(ctx, tx)
 		return 0, err
 	}
-	return handled, commit(ctx, results.Tx())
+	return handled, commit(ctx, tx)
 }
 
 // commit commits what a handler did. An error is a [failure] where the handler
