@@ -87,6 +87,8 @@ func TestALostConnectionIsNoFailure(t *testing.T) {
 	w.plan.fail(0, 1)
 	cfg := w.config()
 	cfg.MaxAttempts = 5
+	var told tally
+	cfg.Hooks = []inbox.Hook{&told}
 	w.start(cfg)
 	w.plan.fail(0, 5)
 	w.produce(w.event("a", 0), w.event("a", 1))
@@ -103,13 +105,23 @@ func TestALostConnectionIsNoFailure(t *testing.T) {
 		}
 	}
 	w.plan.mu.Unlock()
+	told.retried.Store(0)
 	w.redrive(inbox.Redrive{Filter: inbox.Filter{Group: w.group}})
 	w.settled(2)
 	equal(t, "effects", w.effects("a"), []int{0, 1})
-	if got := torn.Load(); got < 3 {
-		t.Errorf("the handler was called %d times in the redrive, want more than the 2 that lost their connection", got)
+	if got := torn.Load(); got != 3 {
+		t.Errorf("the handler was called %d times in the redrive, want twice for the connections that it lost, and once", got)
+	}
+	if unavailable, retried := told.unavailable.Load(), told.retried.Load(); unavailable != 2 || retried != 0 {
+		t.Errorf("hooks were told of %d outages and %d failures, want 2 and none", unavailable, retried)
 	}
 }
+
+// A tally counts what hooks are told.
+type tally struct{ unavailable, retried atomic.Int32 }
+
+func (t *tally) OnUnavailable(context.Context, inbox.Info) { t.unavailable.Add(1) }
+func (t *tally) OnRetried(context.Context, inbox.Info)     { t.retried.Add(1) }
 
 // TestAProcessThatDiedIsFollowed: its lease ends, and another goes on; but not
 // for ever, where each process dies of the same letter.

@@ -44,6 +44,24 @@ func TestWaitingEventsFollow(t *testing.T) {
 	}
 }
 
+// TestAnEventThatComesAsTheKeyEmpties is not left behind: the last letter of
+// its key is handled and gone, but not committed yet.
+func TestAnEventThatComesAsTheKeyEmpties(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	w.plan.fail(0, 1)
+	w.exec(`create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(1); return null; end'`)
+	w.exec(`create constraint trigger slow after insert on effects deferrable initially deferred for each row when (new.n = 0) execute function slow()`)
+	w.start(w.config())
+	w.produce(w.event("a", 0))
+	w.settled(1)
+	w.redrive(inbox.Redrive{Filter: inbox.Filter{Group: w.group}})
+	w.wait("the commit of the last letter", "select exists (select from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep')")
+	w.produce(w.event("a", 1))
+	w.settled(2)
+	equal(t, "effects", w.effects("a"), []int{0, 1})
+}
+
 // TestARedriveEnds: one that fails again is tried MaxAttempts times and is
 // dead again with its new error; what is behind it goes on waiting.
 func TestARedriveEnds(t *testing.T) {

@@ -223,6 +223,42 @@ func TestARowThatComesMeanwhileIsNotDropped(t *testing.T) {
 	}
 }
 
+// TestARowThatComesBetweenTheLooksIsNotDropped: the partition was found to be
+// passed, and then a row is committed while its lock is waited for.
+func TestARowThatComesBetweenTheLooksIsNotDropped(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	w.commit(w.group, 0, 100)
+	w.keep()
+	old := time.Now().Add(-20 * day)
+	name := w.oldPartition(old)
+	w.handled(w.group, "1", old, 0, 10, old)
+	tx, err := w.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
+	if _, err := tx.Exec(t.Context(), insertHandled, w.group, "late", old, w.topic, 0, 500, old); err != nil {
+		t.Fatal(err)
+	}
+	type result struct {
+		kept inbox.Kept
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		kept, err := w.window().Keep(t.Context())
+		done <- result{kept, err}
+	}()
+	w.wait("the partition's lock to be waited for", "select exists (select from pg_locks where relation = $1::regclass and mode = 'ShareLock' and not granted)", name)
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if r := <-done; r.err != nil || !strings.Contains(w.held(r.kept, name), "an event here has 500") || len(r.kept.Dropped) != 0 {
+		t.Errorf("kept %+v, %v, want %s held for offset 500", r.kept, r.err, name)
+	}
+}
+
 // TestRecognisedInEveryPartition: events that come again have no effect,
 // whether their rows are in partitions of their days, moved there, or in the
 // default partition; all this beside an inbox that keeps its own window.
