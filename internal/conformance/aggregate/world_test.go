@@ -40,12 +40,18 @@ type fataler interface {
 
 func define(t fataler, w outbox.Writer) *aggregate.Definition[account] {
 	t.Helper()
+	return defineIn(t, w, "account")
+}
+
+// defineIn is define with topics whose names begin with prefix.
+func defineIn(t fataler, w outbox.Writer, prefix string) *aggregate.Definition[account] {
+	t.Helper()
 	def, err := aggregate.New(aggregate.Config[account]{
 		Type: "account", Writer: w,
 		Events: []aggregate.EventType[account]{
-			aggregate.On(outbox.Typed[opened]{Name: "AccountOpened", Topic: "account.opened"}, func(a *account, e opened) { a.Owner = e.Owner }),
-			aggregate.On(outbox.Typed[deposited]{Name: "MoneyDeposited", Topic: "account.money", Version: 2}, func(a *account, e deposited) { a.Cents += e.Cents }),
-			aggregate.On(outbox.Typed[closed]{Name: "AccountClosed", Topic: "account.closed"}, func(a *account, _ closed) { a.Closed = true }),
+			aggregate.On(outbox.Typed[opened]{Name: "AccountOpened", Topic: prefix + ".opened"}, func(a *account, e opened) { a.Owner = e.Owner }),
+			aggregate.On(outbox.Typed[deposited]{Name: "MoneyDeposited", Topic: prefix + ".money", Version: 2}, func(a *account, e deposited) { a.Cents += e.Cents }),
+			aggregate.On(outbox.Typed[closed]{Name: "AccountClosed", Topic: prefix + ".closed"}, func(a *account, _ closed) { a.Closed = true }),
 		},
 	})
 	if err != nil {
@@ -122,7 +128,7 @@ func newWorld(t *testing.T) *world {
 		w.exec(t, up)
 	}
 	w.exec(t, `create table accounts (id text primary key, version bigint not null, owner text not null unique, cents bigint not null, closed boolean not null)`)
-	w.exec(t, `create publication outbox`)
+	w.exec(t, `create publication messages`) // without a table: of the messages only
 	w.exec(t, `select pg_create_logical_replication_slot('`+w.slot+`', 'pgoutput')`)
 	return w
 }
@@ -213,7 +219,7 @@ func (w *world) take(t fataler, mode outbox.Mode) []envelope.Event {
 func (w *world) messages(t fataler) (contents [][]byte) {
 	t.Helper()
 	rows, err := w.db.Query(context.Background(), `select data from pg_logical_slot_get_binary_changes($1, null, null,
-		'proto_version', '1', 'publication_names', 'outbox', 'messages', 'true')`, w.slot)
+		'proto_version', '1', 'publication_names', 'messages', 'messages', 'true')`, w.slot)
 	if err != nil {
 		t.Fatal(err)
 	}
