@@ -117,16 +117,13 @@ func (db *database) describe(ctx context.Context, out io.Writer) error {
 	return nil
 }
 
-// empty empties every table that events are written to.
-func (db *database) empty(ctx context.Context) error {
-	tables := make([]string, 0, len(db.ways))
-	for _, w := range db.ways {
-		if w.table != "" {
-			tables = append(tables, w.table)
-		}
+// empty empties the table of w.
+func (db *database) empty(ctx context.Context, w *way) error {
+	if w.table == "" {
+		return nil
 	}
-	if _, err := db.off.Exec(ctx, "truncate "+strings.Join(unique(tables), ", ")); err != nil {
-		return fmt.Errorf("empty the tables: %w", err)
+	if _, err := db.off.Exec(ctx, "truncate "+w.table); err != nil {
+		return fmt.Errorf("empty %s: %w", w.table, err)
 	}
 	return nil
 }

@@ -136,8 +136,8 @@ func measureTransactions(ctx context.Context, db *database, b *strings.Builder) 
 	}
 	head := []string{
 		"transaction", "event by", "round trips",
-		"off: ratio (lowest–highest)", "off: transactions/s", "off: CPU, ratio",
-		"on: ratio (lowest–highest)", "on: transactions/s", "WAL bytes",
+		"off: ratio (quartiles)", "off: transactions/s", "off: CPU, ratio",
+		"on: ratio (quartiles)", "on: transactions/s", "WAL bytes",
 	}
 	lines := make([][]string, len(list))
 	ratioOff, ratioOn, ratioCPU := ratios(off, 0, perSecond), ratios(on, 0, perSecond), ratios(off, 0, cpu)

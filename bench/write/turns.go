@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -43,11 +44,16 @@ type turn struct {
 // rounds lets the contenders take turns and gives the turns of each. The first
 // round warms them up: its turns are left out.
 func (db *database) rounds(ctx context.Context, title string, pool *pgxpool.Pool, list []contender) ([][]turn, error) {
+	for _, w := range db.ways {
+		if err := db.empty(ctx, &w); err != nil {
+			return nil, err
+		}
+	}
+	random := rand.New(rand.NewPCG(1, 2))
 	turns := make([][]turn, len(list))
 	for round := range db.Rounds + 1 {
 		fmt.Fprintf(db.Progress, "%s: round %d of %d\n", title, round, db.Rounds)
-		for i := range list {
-			i = (i + round) % len(list) // nobody is always first
+		for _, i := range random.Perm(len(list)) { // nobody is always first, or behind the same one
 			t, err := db.turn(ctx, pool, &list[i])
 			if err != nil {
 				return nil, err
@@ -62,9 +68,6 @@ func (db *database) rounds(ctx context.Context, title string, pool *pgxpool.Pool
 
 // turn lets all clients run c until the turn is over.
 func (db *database) turn(ctx context.Context, pool *pgxpool.Pool, c *contender) (turn, error) {
-	if err := db.empty(ctx); err != nil {
-		return turn{}, err
-	}
 	began, err := db.walPosition(ctx)
 	if err != nil {
 		return turn{}, err
@@ -109,7 +112,10 @@ func (db *database) turn(ctx context.Context, pool *pgxpool.Pool, c *contender) 
 	}
 	walBytes, err := db.verify(ctx, c.wayOrNone(), int(done.Load())*c.events, began)
 	t.walBytes = float64(walBytes) / n
-	return t, err
+	if err != nil || c.way == nil {
+		return t, err
+	}
+	return t, db.empty(ctx, c.way)
 }
 
 // wayOrNone is for contenders that write no events, which is verified too.
@@ -117,7 +123,7 @@ func (c *contender) wayOrNone() *way {
 	if c.way != nil {
 		return c.way
 	}
-	return &way{name: c.name, count: countOutbox}
+	return &way{name: c.name, table: "outbox", count: countOutbox}
 }
 
 // medians gives the median of a figure for each contender.
@@ -133,8 +139,8 @@ func medians(turns [][]turn, figure func(turn) float64) []float64 {
 	return list
 }
 
-// ratios gives, for each contender, the median, the lowest and the highest of
-// its ratios to the contender base in the same round.
+// ratios gives, for each contender, the median and the quartiles of its ratios
+// to the contender base in the same round.
 func ratios(turns [][]turn, base int, figure func(turn) float64) [][3]float64 {
 	list := make([][3]float64, len(turns))
 	for i, of := range turns {
@@ -142,7 +148,9 @@ func ratios(turns [][]turn, base int, figure func(turn) float64) [][3]float64 {
 		for j, t := range of {
 			values[j] = figure(t) / figure(turns[base][j])
 		}
-		list[i] = [3]float64{median(values), slices.Min(values), slices.Max(values)}
+		slices.Sort(values)
+		last := len(values) - 1
+		list[i] = [3]float64{median(values), values[last/4], values[last-last/4]}
 	}
 	return list
 }

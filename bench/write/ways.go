@@ -189,14 +189,9 @@ func countTable(table string) func(context.Context, *pgxpool.Pool) (int, error) 
 	}
 }
 
-func unique(list []string) []string {
-	slices.Sort(list)
-	return slices.Compact(list)
-}
-
-// verify fails unless want events have been written with w since the tables
-// were emptied; began is the position of the write-ahead log at that time,
-// which is all that tells where there is no table.
+// verify fails unless want events have been written with w since its table
+// was empty; began is the position of the write-ahead log at that time, which
+// is all that tells where there is no table.
 func (db *database) verify(ctx context.Context, w *way, want int, began int64) (walBytes int64, err error) {
 	end, err := db.walPosition(ctx)
 	if err != nil {

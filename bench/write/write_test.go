@@ -42,7 +42,7 @@ func TestEveryWayWritesItsEvents(t *testing.T) {
 		}
 		for _, n := range []int{1, 3, 1000} { // a row, unnest, COPY
 			t.Run(fmt.Sprintf("%s/%d", w.name, n), func(t *testing.T) {
-				if err := db.empty(ctx); err != nil {
+				if err := db.empty(ctx, &w); err != nil {
 					t.Fatal(err)
 				}
 				before := mustCount(t, &w, db)
@@ -127,7 +127,7 @@ func TestEveryTransactionChangesItsRow(t *testing.T) {
 	}
 	for _, x := range db.transactions() {
 		t.Run(x.name, func(t *testing.T) {
-			if err := db.empty(ctx); err != nil {
+			if err := db.empty(ctx, x.wayOrNone()); err != nil {
 				t.Fatal(err)
 			}
 			began, err := db.walPosition(ctx)
