@@ -147,6 +147,9 @@ func (m *model) check(t *rapid.T) {
 	for _, q := range m.s.keys {
 		if q.state == resting {
 			rest++
+			if q.items[0].gone() {
+				t.Fatalf("key %s rests for an event that has gone", q.key)
+			}
 		}
 		if q.held {
 			held++
