@@ -73,7 +73,7 @@ type Letter struct {
 	FailedAt  time.Time // of a waiting letter: when it arrived
 	RedriveAt time.Time // when it is to be handled again; zero: not at all
 
-	Behind int // letters that wait behind it
+	Behind int // letters that wait behind a dead one; 0 for one that waits itself
 
 	recordTime time.Time // the record's timestamp
 	starts     int       // tries begun since the redrive; who has another number has lost the letter

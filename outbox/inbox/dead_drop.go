@@ -119,10 +119,14 @@ func (d DeadLetters) drop(ctx context.Context, id int64, reason string) (Letter,
 		if l, err = get(ctx, tx, id); err != nil { // again: it may have been handled while we waited
 			return err
 		}
-		if _, err := tx.Exec(ctx, `insert into inbox (consumer_group, event_id, event_time, topic, partition, "offset", dropped)`+
+		tag, err := tx.Exec(ctx, `insert into inbox (consumer_group, event_id, event_time, topic, partition, "offset", dropped)`+
 			` values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing`,
-			l.Group, l.EventID, l.EventTime, l.Topic, l.Partition, l.Offset, reason); err != nil {
+			l.Group, l.EventID, l.EventTime, l.Topic, l.Partition, l.Offset, reason)
+		if err != nil {
 			return err
+		}
+		if tag.RowsAffected() == 0 { // whoever handled it takes the letter away
+			return ErrNoLetter
 		}
 		if err := remove(ctx, tx, &l); err != nil {
 			return err

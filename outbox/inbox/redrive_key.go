@@ -93,28 +93,71 @@ func (in *Inbox) letterEvent(l *Letter) event {
 	return e
 }
 
-// redriveOnce handles i and takes its letter away in one transaction, under
-// the lock of the key: an event of the key that comes from Kafka meanwhile
-// waits, and then finds either a letter to stand behind or none.
+// redriveOnce handles i and takes its letter away, under the lock of the key:
+// an event of the key that comes from Kafka meanwhile waits, and then finds
+// either a letter to stand behind or none.
 func (in *Inbox) redriveOnce(ctx context.Context, l *Letter, i *item) (next int64, fresh bool, err error) {
-	tx, err := in.cfg.Pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: in.cfg.Isolation})
+	leave := func(tx pgx.Tx) (err error) {
+		next, err = advance(ctx, tx, l, in.lease(), 1)
+		return err
+	}
+	if in.cfg.Isolation == pgx.ReadCommitted {
+		err = in.locked(ctx, l, in.cfg.Isolation, func(tx pgx.Tx) (err error) {
+			if err = remove(ctx, tx, l); err != nil {
+				return err
+			}
+			if fresh, err = in.apply(ctx, tx, &i.event, i.attempts+1); err != nil {
+				return err
+			}
+			return leave(tx)
+		})
+		return next, fresh, err
+	}
+	// A stricter transaction does not see what came to stand behind l while
+	// the lock was waited for. So the letter stays until a second one; when
+	// the process dies between the two, the event is recognised.
+	err = in.locked(ctx, l, in.cfg.Isolation, func(tx pgx.Tx) (err error) {
+		if err = hold(ctx, tx, l); err != nil {
+			return err
+		}
+		fresh, err = in.apply(ctx, tx, &i.event, i.attempts+1)
+		return err
+	})
 	if err != nil {
 		return 0, false, err
 	}
+	err = in.locked(ctx, l, pgx.ReadCommitted, func(tx pgx.Tx) error {
+		if err := remove(ctx, tx, l); err != nil {
+			return err
+		}
+		return leave(tx)
+	})
+	return next, fresh, err
+}
+
+// locked runs f in a transaction that has the lock of l's key.
+func (in *Inbox) locked(ctx context.Context, l *Letter, level pgx.TxIsoLevel, f func(pgx.Tx) error) error {
+	tx, err := in.cfg.Pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: level})
+	if err != nil {
+		return err
+	}
 	defer rollback(ctx, tx)
 	if err := lockKey(ctx, tx, l.Group, l.OrderingKey); err != nil {
-		return 0, false, err
+		return err
 	}
-	if err := remove(ctx, tx, l); err != nil {
-		return 0, false, err
+	if err := f(tx); err != nil {
+		return err
 	}
-	if fresh, err = in.apply(ctx, tx, &i.event, i.attempts+1); err != nil {
-		return 0, false, err
+	return commit(ctx, tx)
+}
+
+// hold keeps l as it is until tx ends.
+func hold(ctx context.Context, tx pgx.Tx, l *Letter) error {
+	tag, err := tx.Exec(ctx, "select from inbox_dead where id = $1 and starts = $2 for update", l.ID, l.starts)
+	if err == nil && tag.RowsAffected() == 0 {
+		return errTaken
 	}
-	if next, err = advance(ctx, tx, l, in.lease(), 1); err != nil {
-		return 0, false, err
-	}
-	return next, fresh, commit(ctx, tx)
+	return err
 }
 
 // renew leases l for another attempt.

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"pgregory.net/rapid"
 
 	"github.com/seed-048de892/walpost/outbox/inbox"
@@ -18,11 +19,21 @@ import (
 // Two processes of the group run all the time; each check has keys of its own.
 func TestOrderThroughDeadLetters(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, 3)
-	w.start(w.config())
-	second := w.config()
-	second.Pool = w.newPool()
-	w.start(second)
+	for _, level := range []pgx.TxIsoLevel{pgx.ReadCommitted, pgx.Serializable} {
+		t.Run(string(level), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 3)
+			first, second := w.config(), w.config()
+			first.Isolation, second.Isolation = level, level
+			second.Pool = w.newPool()
+			w.start(first)
+			w.start(second)
+			w.keepsOrder(t)
+		})
+	}
+}
+
+func (w *world) keepsOrder(t *testing.T) {
 	checks, events := 0, 0
 	rapid.Check(t, func(rt *rapid.T) {
 		checks++

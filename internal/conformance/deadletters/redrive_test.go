@@ -1,11 +1,13 @@
 package deadletters_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/seed-048de892/walpost/outbox/inbox"
@@ -60,6 +62,49 @@ func TestAnEventThatComesAsTheKeyEmpties(t *testing.T) {
 	w.produce(w.event("a", 1))
 	w.settled(2)
 	equal(t, "effects", w.effects("a"), []int{0, 1})
+}
+
+// TestAnEventThatCameWhileTheLockWasWaitedFor follows under every isolation
+// level: the transaction that redrives may be older than what stands behind.
+func TestAnEventThatCameWhileTheLockWasWaitedFor(t *testing.T) {
+	t.Parallel()
+	for _, level := range []pgx.TxIsoLevel{pgx.ReadCommitted, pgx.RepeatableRead, pgx.Serializable} {
+		t.Run(string(level), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 1)
+			w.plan.fail(0, 1)
+			cfg := w.config()
+			cfg.Isolation = level
+			w.start(cfg)
+			w.produce(w.event("a", 0))
+			w.settled(1)
+			tx, err := w.pool.Begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
+			if _, err := tx.Exec(t.Context(), `select pg_advisory_xact_lock(hashtextextended($1::text || E'\n' || $2::text, 0))`, w.group, "thing/a"); err != nil {
+				t.Fatal(err)
+			}
+			w.redrive(inbox.Redrive{Filter: inbox.Filter{Group: w.group}})
+			const waiting = `select count(*) = $1 from pg_locks where locktype = 'advisory' and not granted
+				and database = (select oid from pg_database where datname = current_database())`
+			w.wait("the redrive to wait for the lock", waiting, 1)
+			// As the consumer puts it there.
+			if _, err := tx.Exec(t.Context(), `insert into inbox_dead (consumer_group, ordering_key, state, event_id, event_time, type, topic, partition,
+					"offset", record_time, key, header_names, header_values, payload)
+				select consumer_group, ordering_key, 'waiting', 'another', event_time, type, topic, partition, "offset" + 1000, record_time, key,
+					header_names, header_values, '{"n":1}' from inbox_dead`); err != nil {
+				t.Fatal(err)
+			}
+			if err := tx.Commit(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			w.wait("both to be handled", "select count(*) = 2 from inbox")
+			equal(t, "effects", w.effects("a"), []int{0, 1})
+			w.wait("no letter to be left", "select count(*) = 0 from inbox_dead")
+		})
+	}
 }
 
 // TestARedriveEnds: one that fails again is tried MaxAttempts times and is
