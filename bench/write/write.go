@@ -30,12 +30,12 @@ type Config struct {
 	Clients int
 
 	// Rounds is how often the contenders take turns, without the first round,
-	// which is not counted. Figures are medians of the rounds. Defaults to 9.
+	// which is not counted. Figures are medians of the rounds. Defaults to 15.
 	Rounds int
 
 	// Turn is how long one contender runs in a round, at least one transaction
 	// of each client. Short turns in many rounds are better than the reverse:
-	// what disturbs the machine then hits all alike. Defaults to 200 ms.
+	// what disturbs the machine then hits all alike. Defaults to 100 ms.
 	Turn time.Duration
 
 	// Sizes are the numbers of events in a transaction that batches are
@@ -66,8 +66,8 @@ const (
 
 func (c Config) withDefaults() (Config, error) {
 	c.Clients = cmp.Or(c.Clients, 4)
-	c.Rounds = cmp.Or(c.Rounds, 9)
-	c.Turn = cmp.Or(c.Turn, 200*time.Millisecond)
+	c.Rounds = cmp.Or(c.Rounds, 15)
+	c.Turn = cmp.Or(c.Turn, 100*time.Millisecond)
 	c.PayloadBytes = cmp.Or(c.PayloadBytes, 400)
 	if len(c.Sizes) == 0 {
 		c.Sizes = []int{1, 10, 100, 1000, 10_000}

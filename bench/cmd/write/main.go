@@ -49,8 +49,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	flags.SetOutput(stderr)
 	flags.StringVar(&cfg.DSN, "dsn", "", "URL of a superuser of the server to measure; default: a server of its own")
 	flags.IntVar(&cfg.Clients, "clients", 0, "connections that write at once (default 4)")
-	flags.IntVar(&cfg.Rounds, "rounds", 0, "rounds in which the contenders take turns (default 9, with --long 25)")
-	flags.DurationVar(&cfg.Turn, "turn", 0, "time of one contender in a round (default 200ms, with --long 500ms)")
+	flags.IntVar(&cfg.Rounds, "rounds", 0, "rounds in which the contenders take turns (default 15, with --long 51)")
+	flags.DurationVar(&cfg.Turn, "turn", 0, "time of one contender in a round (default 100ms, with --long 250ms)")
 	flags.IntVar(&cfg.PayloadBytes, "payload-bytes", 0, "length of each payload (default 400)")
 	version := flags.String("postgres", "", `major version of the own server, "14" to "18"; default: the newest that is installed`)
 	sizes := flags.String("sizes", "", "events in a transaction, by comma (default 1,10,100,1000,10000)")
@@ -64,10 +64,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	}
 	if *long {
 		if cfg.Rounds == 0 {
-			cfg.Rounds = 25
+			cfg.Rounds = 51
 		}
 		if cfg.Turn == 0 {
-			cfg.Turn = 500 * time.Millisecond
+			cfg.Turn = 250 * time.Millisecond
 		}
 	}
 	if *parts != "" {
