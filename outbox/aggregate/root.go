@@ -33,7 +33,7 @@ func (d *Definition[S]) Load(id string, version int64, state S) *Root[S] {
 func Record[S, E any](r *Root[S], event E) error {
 	o, ok := r.def.byType[(*E)(nil)].(*on[S, E])
 	if !ok {
-		return r.foreign(event)
+		return r.RecordAny(event) // E may be an interface
 	}
 	return o.record(r, event)
 }

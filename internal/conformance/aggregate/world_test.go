@@ -111,7 +111,7 @@ type world struct {
 	slot string
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{dsn: devstacktest.Database(t), slot: devstacktest.Name(t)}
 	w.db = w.pool(t, pgx.QueryExecModeCacheStatement, nil)
@@ -133,7 +133,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func (w *world) pool(t *testing.T, mode pgx.QueryExecMode, tracer pgx.QueryTracer) *pgxpool.Pool {
+func (w *world) pool(t testing.TB, mode pgx.QueryExecMode, tracer pgx.QueryTracer) *pgxpool.Pool {
 	t.Helper()
 	config, err := pgxpool.ParseConfig(w.dsn)
 	if err != nil {
