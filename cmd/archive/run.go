@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -11,12 +12,12 @@ import (
 	"github.com/seed-048de892/walpost/archive"
 	"github.com/seed-048de892/walpost/archive/api"
 	"github.com/seed-048de892/walpost/internal/daemon"
+	"github.com/seed-048de892/walpost/internal/daemon/kafkaflags"
 )
 
 // runCommand has a flag for every field of archive.Config that an operator
 // sets; the zero value means the default there.
 type runCommand struct {
-	Brokers        []string      `help:"Seeds of the Kafka cluster, host:port, separated by commas." required:"" env:"ARCHIVE_BROKERS"`
 	Group          string        `help:"Consumer group; archives of one group share the work." default:"archive" env:"ARCHIVE_GROUP"`
 	Instance       string        `help:"Name of this archive in its group, kept across restarts: it goes on at once after a crash." env:"ARCHIVE_INSTANCE"`
 	SessionTimeout time.Duration `help:"After what silence the group gives this archive's work to others." default:"10s" env:"ARCHIVE_SESSION_TIMEOUT"`
@@ -28,8 +29,9 @@ type runCommand struct {
 	Listen         string        `help:"Address of the reading API." default:"127.0.0.1:3010" env:"ARCHIVE_LISTEN"`
 	OpsListen      string        `help:"Address of /health, /ready, /metrics and /debug/pprof." default:"127.0.0.1:9402" env:"ARCHIVE_OPS_LISTEN"`
 
-	mongoFlags      `embed:""`
-	daemon.LogFlags `embed:"" envprefix:"ARCHIVE_"`
+	kafkaflags.Flags `embed:"" envprefix:"ARCHIVE_"`
+	mongoFlags       `embed:""`
+	daemon.LogFlags  `embed:"" envprefix:"ARCHIVE_"`
 }
 
 // Run archives and serves until ctx ends.
@@ -37,10 +39,15 @@ func (c *runCommand) Run(ctx context.Context, out daemon.Output) error {
 	log := c.Logger(out.Stderr)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	kafka, err1 := c.Options()
+	mongo, err2 := c.uri()
+	if err := errors.Join(err1, err2); err != nil {
+		return &daemon.ExitError{Code: daemon.ExitUsage, Err: err}
+	}
 	a, err := archive.New(archive.Config{
-		Brokers: c.Brokers, Group: c.Group, Instance: c.Instance, SessionTimeout: c.SessionTimeout,
+		Brokers: c.Brokers, KafkaOptions: kafka, Group: c.Group, Instance: c.Instance, SessionTimeout: c.SessionTimeout,
 		Topics: c.Topics, TopicsEvery: c.TopicsEvery,
-		MongoURI: c.Mongo, Database: c.Database,
+		MongoURI: mongo, Database: c.Database,
 		BatchRecords: c.BatchRecords, BatchBytes: c.BatchBytes, Linger: c.Linger,
 		Registerer: registry, Log: log,
 	})
@@ -52,7 +59,8 @@ func (c *runCommand) Run(ctx context.Context, out daemon.Output) error {
 		read := func(ctx context.Context) error {
 			return daemon.Serve(ctx, "archive", c.Listen, api.Handler(store, log), log)
 		}
-		if err := daemon.Run(ctx, a.Run, ops.Run, read); err != nil {
+		verify := func(ctx context.Context) error { return c.Verify(ctx, log) }
+		if err := daemon.Run(ctx, a.Run, ops.Run, read, verify); err != nil {
 			return fmt.Errorf("archive: %w", err)
 		}
 		return nil

@@ -1,6 +1,7 @@
 package kafkaflags
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -64,7 +65,7 @@ func (f *Flags) Verify(ctx context.Context, log *slog.Logger) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if refused, ok := errors.AsType[*ConnectError](f.Explain(err)); ok {
+		if refused := f.refused(err); refused != nil {
 			return refused
 		}
 		if err.Error() != last {
@@ -79,32 +80,35 @@ func (f *Flags) Verify(ctx context.Context, log *slog.Logger) error {
 	}
 }
 
-// Explain gives err as a [*ConnectError] where it comes from the settings of
-// TLS or SASL, and else as it is.
+// Explain gives the error of a component as a [*ConnectError] where Kafka has
+// refused its login, and else as it is. Of TLS it says nothing: the error may
+// be another server's, and what of it is Kafka's, Verify tells.
 func (f *Flags) Explain(err error) error {
 	if _, ok := errors.AsType[*ConnectError](err); ok || err == nil {
 		return err
 	}
-	if hint := f.hint(err); hint != "" {
+	if hint := f.loginHint(err); hint != "" {
 		return &ConnectError{Err: err, Hint: hint}
 	}
 	return err
 }
 
-func (f *Flags) hint(err error) string {
-	if hint := f.tlsHint(err); hint != "" {
-		return hint
+// refused gives the error of a connection to Kafka as a [*ConnectError] where
+// it does not pass by itself, else nil.
+func (f *Flags) refused(err error) error {
+	if hint := cmp.Or(f.tlsHint(err), f.loginHint(err)); hint != "" {
+		return &ConnectError{Err: err, Hint: hint}
 	}
+	return nil
+}
+
+func (f *Flags) loginHint(err error) string {
 	switch {
-	case errors.Is(err, kerr.SaslAuthenticationFailed):
-		if f.SASL == OAuthBearer {
-			return "the broker refuses the token: look at its audience, scope and expiry"
-		}
-		if f.SASL == Plain {
-			return fmt.Sprintf("compare --kafka-user=%s and its password with the broker's JAAS configuration", f.User)
-		}
+	case errors.Is(err, kerr.SaslAuthenticationFailed) && f.SASL == Plain:
+		return fmt.Sprintf("compare --kafka-user=%s and its password with the broker's JAAS configuration", f.User)
+	case errors.Is(err, kerr.SaslAuthenticationFailed) && f.SASL != OAuthBearer:
 		return fmt.Sprintf("compare --kafka-user=%s and its password with the broker's, run: kafka-configs.sh --bootstrap-server … --describe --entity-type users --entity-name %[1]s, which lists the mechanisms that it has a password for", f.User)
-	case isA[*refusedToken](err):
+	case errors.Is(err, kerr.SaslAuthenticationFailed), isA[*refusedToken](err):
 		return "look at the token's audience, scope and expiry"
 	case refusedClient(err):
 		return fmt.Sprintf("compare --kafka-user=%s, its secret and --kafka-token-scopes with the client of the authorization server", f.User)
