@@ -21,7 +21,7 @@ func (f *fixture) fails(t *testing.T) error {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	err = r.Run(ctx)
 	if err == nil {

@@ -91,6 +91,7 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 	t.Parallel()
 	// Few different values, so that most fields equal the previous event's.
 	text := rapid.OneOf(rapid.SampledFrom([]string{"", "user", "42", "UserCreated"}), rapid.StringOfN(rapid.Rune().Filter(func(r rune) bool { return r != 0 }), 0, 300, -1))
+	many := make([]envelope.Header, 20)
 	header := rapid.Custom(func(t *rapid.T) envelope.Header {
 		return envelope.Header{Name: text.Draw(t, "name"), Value: text.Draw(t, "value")}
 	})
@@ -98,7 +99,7 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 		e := envelope.Event{
 			Topic: text.Draw(t, "topic"), AggregateType: text.Draw(t, "aggregate type"), AggregateID: text.Draw(t, "aggregate id"), Type: text.Draw(t, "type"),
 			AggregateVersion: rapid.Int64Min(0).Draw(t, "version"),
-			Headers:          rapid.OneOf(rapid.Just([]envelope.Header(nil)), rapid.Just([]envelope.Header{{Name: "a", Value: "b"}}), rapid.SliceOfN(header, 0, 5)).Draw(t, "headers"),
+			Headers:          rapid.OneOf(rapid.Just([]envelope.Header(nil)), rapid.Just([]envelope.Header{{Name: "a", Value: "b"}}), rapid.Just(many), rapid.SliceOfN(header, 0, 12)).Draw(t, "headers"),
 			Payload:          rapid.SliceOf(rapid.Byte()).Draw(t, "payload"),
 		}
 		copy(e.ID[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "id"))

@@ -36,13 +36,22 @@ func (e *Error) Unwrap() error { return e.Err }
 // A Reader takes the events out of one envelope, in the order in which they
 // were put in. It belongs to one goroutine.
 type Reader struct {
-	b       []byte
-	at      int
-	event   int   // how many events were read
-	headers int   // where the headers last written out begin; 0: none yet
-	last    Event // the fields that the next event may share, without headers
-	err     error // once wrong, wrong for good
+	b     []byte
+	at    int
+	event int   // how many events were read
+	last  Event // the fields that the next event may share, without headers
+	err   error // once wrong, wrong for good
+
+	// The headers written out last, which the next event may share. What the
+	// caller does to its own is of no matter.
+	headerCount int
+	kept        [keptHeaders]Header // where they are no more
+	headersAt   int                 // where they are more: they are read again
 }
+
+// keptHeaders is how many headers a Reader keeps: more than metadata and a
+// trace need.
+const keptHeaders = 8
 
 // NewReader begins to read b, which must stay unchanged while the Reader and
 // the events read from it are used. Bytes that are no envelope of this version
@@ -100,21 +109,22 @@ func (r *Reader) Next(e *Event) (ok bool, err error) {
 	return true, nil
 }
 
-// readHeaders reads headers written out here, or once more those that were
-// written out last: what the caller did to its own is of no matter.
 func (r *Reader) readHeaders(same bool, dst []Header) []Header {
-	if same {
-		if r.headers == 0 || r.err != nil {
-			return dst
-		}
+	switch {
+	case !same:
+		r.headersAt = r.at
+		dst = r.headerList(dst)
+		r.headerCount = len(dst)
+		copy(r.kept[:], dst)
+	case r.headerCount <= keptHeaders:
+		dst = append(dst, r.kept[:r.headerCount]...)
+	default:
 		here := r.at
-		r.at = r.headers
+		r.at = r.headersAt
 		dst = r.headerList(dst)
 		r.at = here
-		return dst
 	}
-	r.headers = r.at
-	return r.headerList(dst)
+	return dst
 }
 
 func (r *Reader) headerList(dst []Header) []Header {
