@@ -29,8 +29,8 @@ test: check ## Run everything a change must pass, on servers of its own.
 		(cd deploy && go test -timeout $(TIMEOUT) ./...)'
 
 .PHONY: test-long
-test-long: check ## Run the tests without their caches, with the race detector.
-	$(DEVSTACK) sh -c '\
+test-long: check ## Run all tests without their caches, with the race detector.
+	WALPOST_TEST_LONG=1 $(DEVSTACK) sh -c '\
 		go test -race -count 1 -p $(PACKAGES) -timeout 60m ./... && \
 		(cd outbox && go test -race -count 1 -p $(PACKAGES) -timeout 60m ./...)'
 

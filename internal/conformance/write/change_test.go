@@ -14,7 +14,7 @@ func (s *suite) changes(t *testing.T) {
 	tx := s.begin(t)
 	c := tx.(changer)
 	var want []outbox.Event
-	for _, n := range []int{1, 3, 300} {
+	for _, n := range []int{1, 3, many} {
 		events := make([]outbox.Event, n)
 		for i := range events {
 			events[i] = s.event(about, int64(n*1000+i))

@@ -10,8 +10,8 @@ import (
 	"github.com/seed-048de892/walpost/outbox"
 )
 
-func emitPaths() []path {
-	all := pgxPath("outbox_emit", func(tx pgx.Tx) transaction { return emitTx{pgxTx{tx}} })
+func emitPaths(links []link) []path {
+	all := pgxPath("outbox_emit", links, func(tx pgx.Tx) transaction { return emitTx{pgxTx{tx}} })
 	for i := range all {
 		all[i].sqlOnly = true
 	}

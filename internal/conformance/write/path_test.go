@@ -2,7 +2,6 @@ package write_test
 
 import (
 	"context"
-	"fmt"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -52,29 +51,38 @@ type link struct {
 	dsn  func(*world) string
 }
 
-// links leaves out the mode that keeps prepared statements where the pooler
-// gives each transaction another connection: PgBouncer follows them from 1.21
-// on, and Debian 12 has 1.18.
-func links() (all []link) {
+// links gives every link, or one direct and one pooled. It leaves out the mode
+// that keeps prepared statements where the pooler gives each transaction
+// another connection: PgBouncer follows them from 1.21 on, and Debian 12 has
+// 1.18.
+func links(every bool) (all []link) {
 	direct := func(w *world) string { return w.dsn }
 	pooled := func(w *world) string { return w.pooled }
-	for _, mode := range []pgx.QueryExecMode{
-		pgx.QueryExecModeCacheStatement, pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeDescribeExec,
-		pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol,
+	for _, l := range []link{
+		{"direct", pgx.QueryExecModeCacheStatement, direct},
+		{"pooled", pgx.QueryExecModeExec, pooled},
+		{"direct", pgx.QueryExecModeCacheDescribe, direct},
+		{"pooled", pgx.QueryExecModeCacheDescribe, pooled},
+		{"direct", pgx.QueryExecModeDescribeExec, direct},
+		{"pooled", pgx.QueryExecModeDescribeExec, pooled},
+		{"direct", pgx.QueryExecModeExec, direct},
+		{"direct", pgx.QueryExecModeSimpleProtocol, direct},
+		{"pooled", pgx.QueryExecModeSimpleProtocol, pooled},
 	} {
-		all = append(all, link{fmt.Sprintf("direct, %v", mode), mode, direct})
-		if mode != pgx.QueryExecModeCacheStatement {
-			all = append(all, link{fmt.Sprintf("pooled, %v", mode), mode, pooled})
-		}
+		l.name += ", " + l.mode.String()
+		all = append(all, l)
+	}
+	if !every {
+		all = all[:2]
 	}
 	return all
 }
 
-// paths gives every path there is.
-func paths() (all []path) {
+// paths gives every path there is on each of links.
+func paths(links []link) (all []path) {
 	for _, mode := range modes() {
-		all = append(all, pgxPaths(outbox.Writer{Mode: mode})...)
-		all = append(all, sqlPaths(outbox.Writer{Mode: mode})...)
+		all = append(all, pgxPaths(outbox.Writer{Mode: mode}, links)...)
+		all = append(all, sqlPaths(outbox.Writer{Mode: mode}, links)...)
 	}
-	return append(all, emitPaths()...)
+	return append(all, emitPaths(links)...)
 }

@@ -25,9 +25,9 @@ func (c pgxClient) begin(ctx context.Context) (transaction, error) {
 	return c.use(tx), nil
 }
 
-// pgxPath gives a path on every link.
-func pgxPath(name string, use func(pgx.Tx) transaction) (all []path) {
-	for _, l := range links() {
+// pgxPath gives a path on each link.
+func pgxPath(name string, links []link, use func(pgx.Tx) transaction) (all []path) {
+	for _, l := range links {
 		all = append(all, path{name: name + ", " + l.name, open: func(t *testing.T, w *world) client {
 			t.Helper()
 			return pgxClient{connect(t, l.dsn(w), func(c *pgx.ConnConfig) { c.DefaultQueryExecMode = l.mode }), use}
@@ -36,12 +36,12 @@ func pgxPath(name string, use func(pgx.Tx) transaction) (all []path) {
 	return all
 }
 
-func pgxPaths(w outbox.Writer) (all []path) {
+func pgxPaths(w outbox.Writer, links []link) (all []path) {
 	name := w.Mode.String() + ", "
-	all = append(all, pgxPath(name+"Write", func(tx pgx.Tx) transaction { return writeTx{pgxTx{tx}, w} })...)
-	all = append(all, pgxPath(name+"Queue", func(tx pgx.Tx) transaction { return queueTx{pgxTx{tx}, w} })...)
-	all = append(all, pgxPath(name+"Change", func(tx pgx.Tx) transaction { return changeTx{pgxTx{tx}, w} })...)
-	return append(all, pgxPath(name+"QueueChange", func(tx pgx.Tx) transaction { return queueChangeTx{pgxTx{tx}, w} })...)
+	all = append(all, pgxPath(name+"Write", links, func(tx pgx.Tx) transaction { return writeTx{pgxTx{tx}, w} })...)
+	all = append(all, pgxPath(name+"Queue", links, func(tx pgx.Tx) transaction { return queueTx{pgxTx{tx}, w} })...)
+	all = append(all, pgxPath(name+"Change", links, func(tx pgx.Tx) transaction { return changeTx{pgxTx{tx}, w} })...)
+	return append(all, pgxPath(name+"QueueChange", links, func(tx pgx.Tx) transaction { return queueChangeTx{pgxTx{tx}, w} })...)
 }
 
 // pgxTx is what the paths through pgx share.

@@ -126,7 +126,7 @@ func (m *model) finish(s *session, action string) {
 }
 
 func (m *model) events(w *world) []outbox.Event {
-	events := make([]outbox.Event, rapid.SampledFrom([]int{1, 1, 2, 3, 7, 260}).Draw(m.T, "events"))
+	events := make([]outbox.Event, rapid.SampledFrom([]int{1, 1, 2, 3, 7, many}).Draw(m.T, "events"))
 	size := rapid.SampledFrom([]int{0, 1, 50, 2_000, 90_000}).Draw(m.T, "size")
 	if len(events) > 7 {
 		size = min(size, 50)

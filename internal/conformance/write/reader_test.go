@@ -28,10 +28,11 @@ type received struct {
 // them: each comes once, those of a key come in the order of their sequence.
 type reader struct {
 	mu      sync.Mutex
-	records map[int64]received // by sequence
-	byID    map[string]int64   // sequence
-	dense   int64              // every sequence up to it is there
-	last    map[[2]string]int64
+	about   map[string][]received // by aggregate type
+	byID    map[string]int64      // sequence
+	dense   int64                 // every sequence up to it has come
+	ahead   map[int64]bool        // those that have come beyond
+	last    map[[2]string]int64   // sequence of the last of a key, by topic and key
 	broken  []error
 	changed chan struct{} // closed at the next record
 }
@@ -39,7 +40,8 @@ type reader struct {
 func startReader(t *testing.T, brokers, topics []string) *reader {
 	t.Helper()
 	r := &reader{
-		records: make(map[int64]received), byID: make(map[string]int64), last: make(map[[2]string]int64), changed: make(chan struct{}),
+		about: make(map[string][]received), byID: make(map[string]int64), ahead: make(map[int64]bool),
+		last: make(map[[2]string]int64), changed: make(chan struct{}),
 	}
 	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.ConsumeTopics(topics...),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(50*time.Millisecond))
@@ -70,8 +72,9 @@ func (r *reader) read(ctx context.Context, client *kgo.Client) {
 			r.broken = append(r.broken, fmt.Errorf("read %s/%d: %w", topic, partition, err))
 		})
 		fetches.EachRecord(r.add)
-		for r.records[r.dense+1].Sequence != 0 {
+		for r.ahead[r.dense+1] {
 			r.dense++
+			delete(r.ahead, r.dense)
 		}
 		close(r.changed)
 		r.changed = make(chan struct{})
@@ -85,7 +88,7 @@ func (r *reader) add(record *kgo.Record) {
 		r.broken = append(r.broken, fmt.Errorf("record %s/%d/%d: %w", record.Topic, record.Partition, record.Offset, err))
 		return
 	}
-	if _, ok := r.records[e.Sequence]; ok || e.Sequence == 0 {
+	if e.Sequence <= r.dense || r.ahead[e.Sequence] {
 		r.broken = append(r.broken, fmt.Errorf("event %s: sequence %d came before", e.ID, e.Sequence))
 	}
 	if _, ok := r.byID[e.ID]; ok {
@@ -97,18 +100,22 @@ func (r *reader) add(record *kgo.Record) {
 	}
 	r.last[key] = e.Sequence
 	r.byID[e.ID] = e.Sequence
-	r.records[e.Sequence] = received{Event: e, topic: record.Topic, key: string(record.Key)}
+	r.ahead[e.Sequence] = true
+	r.about[e.AggregateType] = append(r.about[e.AggregateType], received{Event: e, topic: record.Topic, key: string(record.Key)})
 }
 
-// upTo waits for the event id and all before it, and gives those of
-// aggregateType in the order of their sequence.
+// upTo waits for the event id and all before it, and takes those of
+// aggregateType, in the order of their sequence.
 func (r *reader) upTo(ctx context.Context, id, aggregateType string) ([]received, error) {
 	for {
 		r.mu.Lock()
 		sequence, ok := r.byID[id]
 		if len(r.broken) > 0 || ok && sequence <= r.dense {
 			defer r.mu.Unlock()
-			return r.of(aggregateType, sequence), errors.Join(r.broken...)
+			list := r.about[aggregateType]
+			delete(r.about, aggregateType)
+			slices.SortFunc(list, func(a, b received) int { return cmp.Compare(a.Sequence, b.Sequence) })
+			return list, errors.Join(r.broken...)
 		}
 		changed, dense := r.changed, r.dense
 		r.mu.Unlock()
@@ -118,14 +125,4 @@ func (r *reader) upTo(ctx context.Context, id, aggregateType string) ([]received
 			return nil, fmt.Errorf("wait for event %s: read up to sequence %d: %w", id, dense, ctx.Err())
 		}
 	}
-}
-
-func (r *reader) of(aggregateType string, upTo int64) (list []received) {
-	for _, e := range r.records {
-		if e.AggregateType == aggregateType && e.Sequence <= upTo {
-			list = append(list, e)
-		}
-	}
-	slices.SortFunc(list, func(a, b received) int { return cmp.Compare(a.Sequence, b.Sequence) })
-	return list
 }

@@ -25,14 +25,14 @@ func (c sqlClient) begin(ctx context.Context) (transaction, error) {
 	return c.use(tx), nil
 }
 
-// sqlPaths drives database/sql with pgx, on every link.
-func sqlPaths(o outbox.Writer) (all []path) {
+// sqlPaths drives database/sql with pgx, on each link.
+func sqlPaths(o outbox.Writer, links []link) (all []path) {
 	w := sqltx.Writer{Outbox: o}
 	for name, use := range map[string]func(*sql.Tx) transaction{
 		"sqltx.Write":  func(tx *sql.Tx) transaction { return sqlWriteTx{sqlTx{tx}, w} },
 		"sqltx.Change": func(tx *sql.Tx) transaction { return sqlChangeTx{sqlTx{tx}, w} },
 	} {
-		for _, l := range links() {
+		for _, l := range links {
 			all = append(all, path{name: o.Mode.String() + ", " + name + ", " + l.name, open: func(t *testing.T, w *world) client {
 				t.Helper()
 				return sqlClient{sqlLink(t, w, l), use}

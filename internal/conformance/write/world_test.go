@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,6 +25,13 @@ type world struct {
 	pooled string // of the same by way of PgBouncer
 	topics [2]string
 	reader *reader
+	fences fences
+}
+
+// fences serves one test at a time.
+type fences struct {
+	mu   sync.Mutex
+	conn *pgx.Conn
 }
 
 // newWorld makes a world on a PostgreSQL of the major version.
@@ -53,6 +61,9 @@ func newWorld(t *testing.T, version string) *world {
 	})
 	devstacktest.Wait(t, "the relay to stream", 30*time.Second, func() bool { return r.Ready(t.Context()) == nil || len(done) > 0 })
 	w.reader = startReader(t, brokers, w.topics[:])
+	// The test's server flushes a commit some time later, and nothing is
+	// published before. These are flushed at once, with all before them.
+	w.fences.conn = connect(t, dsn+"&synchronous_commit=on")
 	return w
 }
 
@@ -99,19 +110,19 @@ func (w *world) settle(t tester, aggregateType string) []received {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	// The test's server flushes a commit some time later, and nothing is
-	// published before. This one is flushed at once, with all before it.
-	conn, err := pgx.Connect(ctx, w.dsn+"&synchronous_commit=on")
-	must(t, err)
-	defer func() { _ = conn.Close(ctx) }()
-	// Not by any path under test.
 	fence := outbox.NewID()
-	_, err = conn.Exec(ctx, `insert into outbox (id, topic, aggregate_type, aggregate_id, type, payload) values ($1, $2, 'fence', 'fence', 'Fence', '')`,
-		fence, w.topics[0])
-	must(t, err)
+	must(t, w.fences.write(ctx, w.topics[0], fence))
 	records, err := w.reader.upTo(ctx, fence.String(), aggregateType)
 	must(t, err)
 	return records
+}
+
+// write commits the event id, not by any path under test.
+func (f *fences) write(ctx context.Context, topic string, id outbox.ID) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, err := f.conn.Exec(ctx, `insert into outbox (id, topic, aggregate_type, aggregate_id, type, payload) values ($1, $2, 'fence', 'fence', 'Fence', '')`, id, topic)
+	return err
 }
 
 // tester is a *testing.T or a *rapid.T.
