@@ -91,3 +91,19 @@ func TestNoEventsAreNoStatement(t *testing.T) {
 		t.Errorf("Queue of nothing: %v, %d statements", err, batch.Len())
 	}
 }
+
+// TestChangeRefusesOptions: an option in front of the arguments would be
+// counted as one of them.
+func TestChangeRefusesOptions(t *testing.T) {
+	t.Parallel()
+	for _, option := range []any{pgx.NamedArgs{"id": 1}, pgx.QueryExecModeExec, pgx.QueryResultFormats{1}} {
+		_, err := outbox.Writer{}.Change(t.Context(), nil, []outbox.Event{valid()}, "update users set id = @id", option)
+		if err == nil || !strings.Contains(err.Error(), "number the parameters") {
+			t.Errorf("Change with %T: %v", option, err)
+		}
+		var batch pgx.Batch
+		if _, err := (outbox.Writer{}).QueueChange(t.Context(), &batch, []outbox.Event{valid()}, "update users set id = @id", option); err == nil || batch.Len() != 0 {
+			t.Errorf("QueueChange with %T: %v, %d statements", option, err, batch.Len())
+		}
+	}
+}

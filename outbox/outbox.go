@@ -160,6 +160,8 @@ type execer interface {
 // events if it changed a row: in one statement, so in one round trip, and in
 // one transaction even where db is a pool. It reports whether a row was
 // changed; if none was, no event has been written and nothing has happened.
+// The parameters of sql are $1, $2, … in args; pgx.NamedArgs and query options
+// are refused.
 //
 //	changed, err := w.Change(ctx, pool, events,
 //		`update users set email = $3, version = version + 1 where id = $1 and version = $2`, id, version, email)
@@ -168,6 +170,9 @@ type execer interface {
 // other error comes from PostgreSQL, and neither change nor events are
 // committed.
 func (w Writer) Change(ctx context.Context, db execer, events []Event, sql string, args ...any) (changed bool, err error) {
+	if err := checkArgs(args); err != nil {
+		return false, err
+	}
 	if len(events) == 0 {
 		tag, err := db.Exec(ctx, sql, args...)
 		return tag.RowsAffected() > 0, err
@@ -188,6 +193,9 @@ func (w Writer) Change(ctx context.Context, db execer, events []Event, sql strin
 // the returned query's Exec callback gets has no rows affected where no row
 // was changed and no event written.
 func (w Writer) QueueChange(ctx context.Context, batch *pgx.Batch, events []Event, sql string, args ...any) (*pgx.QueuedQuery, error) {
+	if err := checkArgs(args); err != nil {
+		return nil, err
+	}
 	if len(events) == 0 {
 		return batch.Queue(sql, args...), nil
 	}
@@ -198,6 +206,19 @@ func (w Writer) QueueChange(ctx context.Context, batch *pgx.Batch, events []Even
 		return nil
 	})
 	return queued, err
+}
+
+// checkArgs refuses what pgx takes in front of the arguments: it would be
+// counted as one, and number the events' parameters wrongly.
+func checkArgs(args []any) error {
+	if len(args) == 0 {
+		return nil
+	}
+	switch args[0].(type) {
+	case pgx.QueryRewriter, pgx.QueryExecMode, pgx.QueryResultFormats, pgx.QueryResultFormatsByOID:
+		return fmt.Errorf("change a row and write events: argument 1 is a %T: number the parameters, $1, $2, …, and give their values", args[0])
+	}
+	return nil
 }
 
 // Statement gives the statement that [Writer.Write] runs, for drivers other

@@ -129,7 +129,7 @@ func TestOutboxStaysLight(t *testing.T) {
 	t.Parallel()
 	allowed := []string{
 		module + "outbox",
-		"github.com/jackc/pgx/v5", "github.com/jackc/pgpassfile", "github.com/jackc/pgservicefile",
+		"github.com/jackc/pgx/v5", "github.com/jackc/puddle/v2", "golang.org/x/sync", "github.com/jackc/pgpassfile", "github.com/jackc/pgservicefile",
 		"github.com/twmb/franz-go", "github.com/klauspost/compress", "github.com/pierrec/lz4/v4",
 		"golang.org/x/text", "golang.org/x/crypto",
 	}
