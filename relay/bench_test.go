@@ -108,11 +108,11 @@ func drain(b *testing.B, mode outbox.Mode, rows drained) (d drained) {
 		b.ReportMetric(d.sender/1e3, "walsender-µs/event")
 	}
 	if rows.sender != 0 && sender != 0 {
-		b.ReportMetric(d.sender/rows.sender, "×rows-walsender")
+		b.ReportMetric(d.sender/rows.sender, "walsender-vs-rows")
 	}
 	if rows.wall != 0 {
-		b.ReportMetric(rows.wall/d.wall, "×rows-events/s")
-		b.ReportMetric(d.cpu/rows.cpu, "×rows-cpu")
+		b.ReportMetric(rows.wall/d.wall, "events/s-vs-rows")
+		b.ReportMetric(d.cpu/rows.cpu, "cpu-vs-rows")
 	}
 	if err := stop(); err != nil {
 		b.Fatal(err)
