@@ -169,6 +169,28 @@ func TestATypeWithoutHandlerDoesNotVanish(t *testing.T) {
 	}
 }
 
+// TestNotices: redrives one after the other begin at once, where looking alone
+// would take five seconds for each.
+func TestNotices(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	w.start(w.config())
+	w.produce(w.event("warm", 1000))
+	w.settled(1)
+	begun := time.Now()
+	for n := range 6 {
+		w.plan.fail(n, 1)
+		w.produce(w.event("a", n))
+		w.settled(n + 2)
+		w.redrive(inbox.Redrive{Filter: inbox.Filter{Group: w.group}})
+		w.settled(n + 2)
+	}
+	if took := time.Since(begun); took > 15*time.Second {
+		t.Errorf("6 redrives took %v", took)
+	}
+	equal(t, "effects", w.effects("a"), []int{0, 1, 2, 3, 4, 5})
+}
+
 // TestWithoutNotices: a redrive whose notice is lost is found by looking.
 func TestWithoutNotices(t *testing.T) {
 	t.Parallel()
