@@ -128,6 +128,31 @@ func (db *database) empty(ctx context.Context, w *way) error {
 	return nil
 }
 
+// warmWAL makes the files of the write-ahead log that the run will reuse.
+func (db *database) warmWAL(ctx context.Context) error {
+	const message = 1 << 20
+	for written := int64(0); written < db.WarmWAL; written += message {
+		if _, err := db.off.Exec(ctx, `select pg_logical_emit_message(false, 'bench', repeat('x', $1))`, message); err != nil {
+			return fmt.Errorf("fill the write-ahead log: %w", err)
+		}
+	}
+	return nil
+}
+
+// checkpoint gives the log's files back for reuse, and then changes every page
+// of the accounts: the first change behind a checkpoint logs the whole page.
+func (db *database) checkpoint(ctx context.Context) error {
+	if db.WarmWAL == 0 {
+		return nil
+	}
+	for _, sql := range []string{`vacuum accounts`, `checkpoint`, `update accounts set balance = balance where id % 10 = 0`} {
+		if _, err := db.off.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("%s: %w", sql, err)
+		}
+	}
+	return nil
+}
+
 // walPosition is how far the write-ahead log has been written, in bytes.
 func (db *database) walPosition(ctx context.Context) (int64, error) {
 	var position int64

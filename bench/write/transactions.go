@@ -137,17 +137,18 @@ func measureTransactions(ctx context.Context, db *database, b *strings.Builder) 
 	head := []string{
 		"transaction", "event by", "round trips",
 		"off: ratio (quartiles)", "off: transactions/s", "off: CPU, ratio",
-		"on: ratio (quartiles)", "on: transactions/s", "WAL bytes",
+		"on: ratio (quartiles)", "on: transactions/s", "on: CPU, ratio", "WAL bytes",
 	}
 	lines := make([][]string, len(list))
-	ratioOff, ratioOn, ratioCPU := ratios(off, 0, perSecond), ratios(on, 0, perSecond), ratios(off, 0, cpu)
+	ratioOff, ratioOn := ratios(off, 0, perSecond), ratios(on, 0, perSecond)
+	cpuOff, cpuOn := ratios(off, 0, cpu), ratios(on, 0, cpu)
 	rateOff, rateOn := medians(off, perSecond), medians(on, perSecond)
 	wal := medians(off, func(t turn) float64 { return t.walBytes })
 	for i, t := range list {
 		lines[i] = []string{
 			t.shape, orDash(t.adds), strconv.Itoa(t.trips),
-			spread(ratioOff[i]), count(rateOff[i]), ratio(ratioCPU[i][0]),
-			spread(ratioOn[i]), count(rateOn[i]), count(wal[i]),
+			spread(ratioOff[i]), count(rateOff[i]), ratio(cpuOff[i][0]),
+			spread(ratioOn[i]), count(rateOn[i]), ratio(cpuOn[i][0]), count(wal[i]),
 		}
 	}
 	b.WriteString("Transactions of one business statement (an update by key), with and without an event, `synchronous_commit` off and on. " +

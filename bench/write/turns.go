@@ -53,6 +53,9 @@ func (db *database) rounds(ctx context.Context, title string, pool *pgxpool.Pool
 	turns := make([][]turn, len(list))
 	for round := range db.Rounds + 1 {
 		fmt.Fprintf(db.Progress, "%s: round %d of %d\n", title, round, db.Rounds)
+		if err := db.checkpoint(ctx); err != nil {
+			return nil, err
+		}
 		for _, i := range random.Perm(len(list)) { // nobody is always first, or behind the same one
 			t, err := db.turn(ctx, pool, &list[i])
 			if err != nil {

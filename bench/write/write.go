@@ -53,6 +53,13 @@ type Config struct {
 	// the process ids that PostgreSQL tells, so that their CPU can be read.
 	ServerCPU bool
 
+	// WarmWAL is how many bytes of write-ahead log the server keeps for reuse
+	// (its min_wal_size). That much is written beforehand, and there is a
+	// checkpoint before every round, so that nobody pays for making new
+	// files, as nobody does on a server that has been up for long. Zero does
+	// neither.
+	WarmWAL int64
+
 	// Progress gets a line for each thing measured. Defaults to nobody.
 	Progress io.Writer
 }
@@ -94,6 +101,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.PayloadBytes < minPayload {
 		errs = append(errs, fmt.Errorf("payload-bytes: must be at least %d, got %d", minPayload, c.PayloadBytes))
 	}
+	if c.WarmWAL < 0 {
+		errs = append(errs, fmt.Errorf("warm-wal: must not be negative, got %d", c.WarmWAL))
+	}
 	for _, n := range c.Sizes {
 		// Watermill sends 3 parameters an event, and a statement has 65,535.
 		if n < 1 || n > 21_845 {
@@ -122,6 +132,9 @@ func Run(ctx context.Context, cfg Config, out io.Writer) error {
 	defer db.close()
 	var b strings.Builder
 	if err := db.describe(ctx, &b); err != nil {
+		return err
+	}
+	if err := db.warmWAL(ctx); err != nil {
 		return err
 	}
 	parts := map[string]func(context.Context, *database, *strings.Builder) error{

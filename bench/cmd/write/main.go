@@ -90,7 +90,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 			return err
 		}
 		defer func() { err = errors.Join(err, stop()) }()
-		cfg.DSN = server
+		cfg.DSN, cfg.WarmWAL = server, keptWAL<<20
 	}
 	admin := cfg.DSN
 	name := "walpost_bench_" + strconv.Itoa(os.Getpid())
@@ -102,9 +102,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	return write.Run(ctx, cfg, stdout)
 }
 
-// start starts a PostgreSQL that is as durable as a real one. Its checkpoints
-// are far between, so that none falls into one contender's turn more than into
-// another's.
+// keptWAL is how many megabytes of log the own server keeps for reuse.
+const keptWAL = 512
+
+// start starts a PostgreSQL that is as durable as a real one. It makes no
+// checkpoints by itself: they fall between the rounds, not into somebody's
+// turn.
 func start(ctx context.Context, version string, progress io.Writer) (dsn string, stop func() error, err error) {
 	dir, remove, err := devstack.TempDir()
 	if err != nil {
@@ -112,7 +115,7 @@ func start(ctx context.Context, version string, progress io.Writer) (dsn string,
 	}
 	p, err := devstack.StartPostgres(ctx, devstack.PostgresOptions{
 		Dir: filepath.Join(dir, "postgres"), Version: version, Progress: progress,
-		Settings: map[string]string{"max_wal_size": "8GB", "checkpoint_timeout": "1h"},
+		Settings: map[string]string{"min_wal_size": strconv.Itoa(keptWAL) + "MB", "max_wal_size": "8GB", "checkpoint_timeout": "1h"},
 	})
 	if err != nil {
 		return "", nil, errors.Join(err, remove())
