@@ -107,5 +107,5 @@ func limit(r *kmsg.DescribeConfigsResponseResource) (int, error) {
 		}
 		return n - Overhead, nil
 	}
-	return 0, fmt.Errorf("Kafka does not tell %s", config) //nolint:staticcheck // a name, with its capital
+	return 0, fmt.Errorf("the answer lacks %s", config)
 }
