@@ -1,12 +1,16 @@
 package retention_test
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/seed-048de892/walpost/internal/devstack/devstacktest"
 	"github.com/seed-048de892/walpost/outbox/retention"
@@ -147,5 +151,79 @@ func TestPeriodsChange(t *testing.T) {
 	}
 	if got := w.query(`select count(*)::text from outbox_default`); got != "0" {
 		t.Errorf("%s rows in the default partition, want 0", got)
+	}
+}
+
+// TestOldRowsComeAfterTheirPartitionWentAway writes rows of a time whose
+// partition is detached and not yet dropped, again and again.
+func TestOldRowsComeAfterTheirPartitionWentAway(t *testing.T) {
+	w := newWorld(t, devstacktest.Database(t))
+	w.slot(w.topic)
+	var want []string
+	for _, name := range []string{"outbox_p20251104", "outbox_p20251104_2", "outbox_p20251104_3"} {
+		w.write(today.Add(-20 * day))
+		if p := w.step(today); !slices.Equal(p.Detached, []string{name}) || p.Moved != 1 {
+			t.Fatalf("the pass did %+v, want %s detached", p, name)
+		}
+		want = append(want, name)
+	}
+	w.advance(w.topic)
+	if p := w.step(today); !slices.Equal(p.Dropped, want) {
+		t.Errorf("dropped %v, want %v", p.Dropped, want)
+	}
+}
+
+// TestWhatIsNoPlainTableIsLeftAlone keeps a partition that is partitioned
+// itself, and says how to take it away.
+func TestWhatIsNoPlainTableIsLeftAlone(t *testing.T) {
+	w := newWorld(t, devstacktest.Database(t))
+	w.slot(w.topic)
+	w.exec(`create table outbox_sub partition of outbox for values from ('2025-01-01') to ('2025-02-01') partition by list (topic);
+		create table outbox_old partition of outbox for values from ('2025-02-01') to ('2025-03-01')`)
+	p, err := w.retention(today).Step(t.Context())
+	if err == nil || !strings.Contains(err.Error(), `alter table "outbox" detach partition "public"."outbox_sub";`) || !slices.Equal(p.Detached, []string{"outbox_old"}) {
+		t.Errorf("the pass did %+v and gave %v, want outbox_old detached and what to type for outbox_sub", p, err)
+	}
+}
+
+// TestAsTheOwner makes passes as a role that owns the table and nothing else,
+// and as a member of it.
+func TestAsTheOwner(t *testing.T) {
+	w := newWorld(t, devstacktest.Database(t))
+	w.slot(w.topic)
+	owner, member := w.topic+"_o", w.topic+"_m"
+	w.exec(fmt.Sprintf(`create role %[1]s; create role %[2]s login in role %[1]s; alter table outbox owner to %[1]s; alter table outbox_default owner to %[1]s;
+		grant create on schema public to %[1]s`, owner, member))
+	t.Cleanup(func() {
+		conn, err := pgx.Connect(context.Background(), w.dsn)
+		if err == nil {
+			_, err = conn.Exec(context.Background(), fmt.Sprintf(`drop owned by %[1]s, %[2]s cascade; drop role %[1]s, %[2]s`, owner, member), pgx.QueryExecModeSimpleProtocol)
+			err = errors.Join(err, conn.Close(context.Background()))
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	for _, role := range []string{member, owner} {
+		conn, err := pgx.Connect(t.Context(), w.dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close(context.Background()) }()
+		if _, err := conn.Exec(t.Context(), "set session authorization "+role); err != nil {
+			t.Fatal(err)
+		}
+		w.write(today, today.Add(-20*day))
+		as := func(c *retention.Config) { c.DB = conn }
+		if p := w.step(today, as); len(p.Detached) != 1 {
+			t.Errorf("as %s: %+v, want one partition detached", role, p)
+		}
+		w.advance(w.topic)
+		if p := w.step(today, as); len(p.Dropped) != 1 {
+			t.Errorf("as %s: %+v, want one partition dropped", role, p)
+		}
+		if got := w.query(`select string_agg(distinct pg_get_userbyid(relowner), ',') from pg_class where relname like 'outbox%' and relkind in ('r', 'p')`); got != owner {
+			t.Errorf("as %s: the tables belong to %s, want all of them %s", role, got, owner)
+		}
 	}
 }

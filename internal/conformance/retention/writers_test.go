@@ -193,3 +193,23 @@ func TestWhatIsInTheWayIsNamed(t *testing.T) {
 		}
 	}
 }
+
+// TestALongHoldIsGivenUp makes attaching take long, while writers wait.
+func TestALongHoldIsGivenUp(t *testing.T) {
+	w := newWorld(t, devstacktest.Database(t))
+	w.exec(`create function slow() returns event_trigger language plpgsql as $$ begin perform pg_sleep(4); end $$;
+		create event trigger slow on ddl_command_end when tag in ('ALTER TABLE') execute function slow()`)
+	stop := w.writers(4, time.Now)
+	p, err := w.retention(time.Now(), func(c *retention.Config) { c.HoldTimeout = 200 * time.Millisecond; c.Ahead = 1 }).Step(t.Context())
+	written, slowest := stop()
+	if e, ok := errors.AsType[*retention.SetupError](err); !ok || !strings.Contains(e.What, "200ms") || len(p.Made) > 0 {
+		t.Errorf("the pass made %v and gave %v, want it to give the long hold up", p.Made, err)
+	}
+	if limit := 400 * time.Millisecond; slowest > limit+slack || written == 0 {
+		t.Errorf("the slowest of %d inserts took %v, want at most %v", written, slowest, limit)
+	}
+	w.exec(`drop event trigger slow`)
+	if p := w.step(time.Now()); fmt.Sprint(p.Moved) != w.query(`select count(*)::text from outbox`) {
+		t.Errorf("the next pass moved %d rows, want all", p.Moved)
+	}
+}

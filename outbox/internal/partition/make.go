@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -67,11 +68,25 @@ func (s Set) makeOne(ctx context.Context, db DB, p Partition) (made *Made, err e
 		if !slices.Contains(gaps(list, s.Period, p.From, p.To), p) {
 			return nil
 		}
+		detached, err := t.detached(ctx, tx)
+		if err != nil {
+			return err
+		}
 		made = &Made{Partition: p}
-		made.Schema, made.Name = t.schema, s.Period.Name(t.name, p.From)
+		made.Schema, made.Name = t.schema, s.freeName(t, p.From, detached)
 		return s.attach(ctx, tx, t, list, made)
 	})
 	return made, err
+}
+
+// freeName gives the name of a new partition. A detached one of the same time
+// may still have it: rows of that time came after it was detached.
+func (s Set) freeName(t *table, from time.Time, detached []Detached) string {
+	name := s.Period.Name(t.name, from)
+	for n := 2; slices.ContainsFunc(detached, func(d Detached) bool { return d.Schema == t.schema && d.Name == name }); n++ {
+		name = fit(s.Period.Name(t.name, from), "_"+strconv.Itoa(n))
+	}
+	return name
 }
 
 // attach makes a table of its own, fills it and attaches it: to make it as a

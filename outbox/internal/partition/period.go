@@ -85,7 +85,8 @@ const maxIdentifier = 63
 
 // Name gives the name of the partition of table that begins at from:
 // outbox_p20261124, outbox_p20261124_13 for hours. Attached partitions begin
-// at different times, so their names differ. Where the whole would be too long
+// at different times, so their names differ. (While a detached one still has
+// the name, Make appends _2 and so on.) Where the whole would be too long
 // for PostgreSQL, the table's name is cut and a checksum of it put in.
 func (p Period) Name(table string, from time.Time) string {
 	from = from.UTC()
@@ -96,7 +97,11 @@ func (p Period) Name(table string, from time.Time) string {
 	case !from.Equal(Day.Start(from)):
 		layout += "_150405.000000" // behind a partition that somebody else made
 	}
-	suffix := strings.ReplaceAll(from.Format(layout), ".", "_")
+	return fit(table, strings.ReplaceAll(from.Format(layout), ".", "_"))
+}
+
+// fit appends suffix to a table's name.
+func fit(table, suffix string) string {
 	if len(table)+len(suffix) <= maxIdentifier {
 		return table + suffix
 	}
