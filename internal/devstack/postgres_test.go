@@ -62,6 +62,11 @@ func TestPostgresKeepsRowsOverKillAndStop(t *testing.T) {
 
 func TestPostgresOfAnExplicitVersionIsFetched(t *testing.T) {
 	skipShort(t)
+	other := t.TempDir()
+	if err := os.WriteFile(filepath.Join(other, "postgres"), []byte("#!/bin/sh\necho 'postgres (PostgreSQL) 15.1'\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("WALPOST_POSTGRES_BIN", other) // of another version, so not meant
 	dir := devstacktest.Dir(t)
 	p := startPostgres(t, devstack.PostgresOptions{Dir: dir, Version: "17", NoFsync: true, Progress: t.Output()})
 	query(t, p.DSN, "select (current_setting('server_version_num')::int / 10000)::text", "17")
