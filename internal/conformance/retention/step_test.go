@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -225,5 +226,37 @@ func TestAsTheOwner(t *testing.T) {
 		if got := w.query(`select string_agg(distinct pg_get_userbyid(relowner), ',') from pg_class where relname like 'outbox%' and relkind in ('r', 'p')`); got != owner {
 			t.Errorf("as %s: the tables belong to %s, want all of them %s", role, got, owner)
 		}
+	}
+}
+
+// TestALargeDefaultPartitionIsSetAside runs what the documentation says to
+// type, with a stopped relay, and finds every row in Kafka once.
+func TestALargeDefaultPartitionIsSetAside(t *testing.T) {
+	manual, err := os.ReadFile("../../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, ok := strings.Cut(string(manual), "### A large default partition")
+	_, sql, ok2 := strings.Cut(section, "```sql\n")
+	sql, _, ok3 := strings.Cut(sql, "```")
+	if !ok || !ok2 || !ok3 {
+		t.Fatal("docs/operations.md has no statements under that heading")
+	}
+	w := newWorld(t, devstacktest.Database(t)).withRelay()
+	w.start()()
+	ids := w.write(today, today.Add(-20*day))
+	w.exec(sql)
+	ids = append(ids, w.write(today, today.Add(-20*day))...)
+	if p := w.step(today); p.Moved != 2 || slices.Contains(p.Detached, "outbox_before") {
+		t.Errorf("the pass did %+v, want the 2 new rows moved", p)
+	}
+	stop := w.start()
+	got := w.published(len(ids))
+	stop()
+	if diff := cmp.Diff(sorted(ids), sorted(got)); diff != "" {
+		t.Errorf("published, want each once:\n%s", diff)
+	}
+	if n := w.query(`select count(*)::text from outbox_before`); n != "2" {
+		t.Errorf("%s rows were set aside, want 2", n)
 	}
 }
