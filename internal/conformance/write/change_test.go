@@ -3,6 +3,8 @@ package write_test
 import (
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/seed-048de892/walpost/internal/devstack/devstacktest"
 	"github.com/seed-048de892/walpost/outbox"
 )
@@ -46,4 +48,35 @@ func (s *suite) changes(t *testing.T) {
 	}
 	must(t, tx.commit(t.Context()))
 	compare(t, s.settle(t, about), want)
+}
+
+// TestWithoutATransaction: a change and its events are one statement, and a
+// batch is one transaction, where the caller has begun none.
+func TestWithoutATransaction(t *testing.T) {
+	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol} {
+		t.Run(mode.String(), func(t *testing.T) {
+			conn := connect(t, devstacktest.Database(t), func(c *pgx.ConnConfig) { c.DefaultQueryExecMode = mode })
+			applySchema(t, conn)
+			_, err := conn.Exec(t.Context(), `create table business (n bigint check (n < 100))`)
+			must(t, err)
+			event := outbox.Event{Topic: "t", AggregateType: "a", AggregateID: "1", Type: "T"}
+			for _, n := range []int64{1, 100} {
+				changed, err := outbox.Writer{}.Change(t.Context(), conn, []outbox.Event{event}, addBusiness, n)
+				if good := n < 100; changed != good || (err == nil) != good {
+					t.Errorf("Change of %d: changed %t, %v", n, changed, err)
+				}
+				batch := new(pgx.Batch)
+				must(t, outbox.Queue(t.Context(), batch, event))
+				batch.Queue(addBusiness, n)
+				if err := conn.SendBatch(t.Context(), batch).Close(); (err == nil) != (n < 100) {
+					t.Errorf("batch with %d: %v", n, err)
+				}
+			}
+			var rows, events int
+			must(t, conn.QueryRow(t.Context(), `select (select count(*) from business), (select count(*) from outbox)`).Scan(&rows, &events))
+			if rows != 2 || events != 2 {
+				t.Errorf("%d rows and %d events, want 2 and 2: one of a Change and one of a batch", rows, events)
+			}
+		})
+	}
 }

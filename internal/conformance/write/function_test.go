@@ -175,7 +175,7 @@ func TestRightsForEmit(t *testing.T) {
 	role := devstacktest.Name(t)
 	exec := func(sql string) {
 		t.Helper()
-		_, err := conn.Exec(context.Background(), strings.ReplaceAll(sql, "$role", role)) // also at the end of the test
+		_, err := conn.Exec(context.WithoutCancel(t.Context()), strings.ReplaceAll(sql, "$role", role)) // also at the end of the test
 		must(t, err)
 	}
 	exec(`create role $role`)
@@ -194,7 +194,7 @@ func TestCollationsAndEncodingsOfEmit(t *testing.T) {
 	conn := emptyOutbox(t)
 	exec := func(conn *pgx.Conn, sql string) {
 		t.Helper()
-		_, err := conn.Exec(context.Background(), sql) // also at the end of the test
+		_, err := conn.Exec(context.WithoutCancel(t.Context()), sql) // also at the end of the test
 		must(t, err)
 	}
 	exec(conn, `create collation blind (provider = icu, locale = 'und-u-ks-level2', deterministic = false)`)

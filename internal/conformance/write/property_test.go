@@ -149,7 +149,7 @@ func (m *model) events(w *world) []outbox.Event {
 func (m *model) end() {
 	for _, s := range m.sessions {
 		if s.tx != nil {
-			_ = s.tx.rollback(context.Background())
+			_ = s.tx.rollback(context.WithoutCancel(m.Context()))
 			s.tx = nil
 		}
 	}

@@ -122,7 +122,19 @@ func (r *reader) upTo(ctx context.Context, id, aggregateType string) ([]received
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("wait for event %s: read up to sequence %d: %w", id, dense, ctx.Err())
+			err := fmt.Errorf("wait for event %s: read up to sequence %d: %w", id, dense, ctx.Err())
+			r.fail(err)
+			return nil, err
 		}
 	}
+}
+
+// fail makes every test of the world fail at once that waits, or comes to:
+// none would get what it waits for.
+func (r *reader) fail(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.broken = append(r.broken, err)
+	close(r.changed)
+	r.changed = make(chan struct{})
 }

@@ -2,6 +2,7 @@ package write_test
 
 import (
 	"context"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"strings"
@@ -52,15 +53,16 @@ func newWorld(t *testing.T, version string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan error, 1)
-	go func() { done <- r.Run(t.Context()) }()
-	t.Cleanup(func() {
-		if err := <-done; err != nil {
+	w.reader = startReader(t, brokers, w.topics[:])
+	var done sync.WaitGroup
+	done.Go(func() {
+		if err := r.Run(t.Context()); err != nil {
+			w.reader.fail(fmt.Errorf("the relay ended: %w", err))
 			t.Errorf("the relay: %v", err)
 		}
 	})
-	devstacktest.Wait(t, "the relay to stream", 30*time.Second, func() bool { return r.Ready(t.Context()) == nil || len(done) > 0 })
-	w.reader = startReader(t, brokers, w.topics[:])
+	t.Cleanup(done.Wait)
+	devstacktest.Wait(t, "the relay to stream", 30*time.Second, func() bool { return r.Ready(t.Context()) == nil || t.Failed() })
 	// The test's server flushes a commit some time later, and nothing is
 	// published before. These are flushed at once, with all before them.
 	w.fences.conn = connect(t, dsn+"&synchronous_commit=on")
