@@ -187,6 +187,19 @@ func TestWhatIsNoPlainTableIsLeftAlone(t *testing.T) {
 	}
 }
 
+// TestNewPartitionsAreStoredAsTheDefaultOne sets storage parameters there, of
+// the table and of what is moved out of its rows.
+func TestNewPartitionsAreStoredAsTheDefaultOne(t *testing.T) {
+	w := newWorld(t, devstacktest.Database(t))
+	w.exec(`alter table outbox_default set (toast_tuple_target = 4080, autovacuum_enabled = off, toast.autovacuum_enabled = off);
+		create table outbox_by_hand partition of outbox for values from ('2025-11-20') to ('2025-11-21')`)
+	w.step(today)
+	const options = `select c.reloptions::text || t.reloptions::text from pg_class c join pg_class t on t.oid = c.reltoastrelid where c.relname = $1`
+	if got, want := w.query(options, "outbox_p20251124"), "{toast_tuple_target=4080,autovacuum_enabled=off}{autovacuum_enabled=off}"; got != want {
+		t.Errorf("the new partition has %s, want %s", got, want)
+	}
+}
+
 // TestAsTheOwner makes passes as a role that owns the table and nothing else,
 // and as a member of it.
 func TestAsTheOwner(t *testing.T) {

@@ -92,7 +92,11 @@ func (s Set) freeName(t *table, from time.Time, detached []Detached) string {
 // attach makes a table of its own, fills it and attaches it: to make it as a
 // partition at once would lock the whole table against every writer.
 func (s Set) attach(ctx context.Context, tx pgx.Tx, t *table, list []Partition, m *Made) error {
-	if err := t.create(ctx, tx, m); err != nil {
+	storage, err := storageOf(ctx, tx, list)
+	if err != nil {
+		return err
+	}
+	if err := t.create(ctx, tx, m, storage); err != nil {
 		return err
 	}
 	i := slices.IndexFunc(list, func(p Partition) bool { return p.Default })
@@ -114,7 +118,7 @@ func (s Set) attach(ctx context.Context, tx pgx.Tx, t *table, list []Partition, 
 	// A writer whose row has been sent to the default partition already, and
 	// waits for us there, would be refused afterwards, as the row no longer
 	// belongs there. So all are made to wait in front of the table instead.
-	err := s.lock(ctx, tx,
+	err = s.lock(ctx, tx,
 		"lock table only "+t.quoted()+" in share row exclusive mode",
 		"lock table only "+rest.Identifier().Sanitize()+" in access exclusive mode")
 	if err != nil {
@@ -148,10 +152,10 @@ func (s Set) refuseLarge(ctx context.Context, tx pgx.Tx, rest Partition) error {
 
 // create makes the table, as its parent is. Indexes are made now, to be taken
 // over by the attachment; identity columns are the parent's affair.
-func (t *table) create(ctx context.Context, tx pgx.Tx, m *Made) error {
+func (t *table) create(ctx context.Context, tx pgx.Tx, m *Made, storage string) error {
 	column := pgx.Identifier{t.column}.Sanitize()
-	sql := fmt.Sprintf(`create table %s (like %s including all excluding identity excluding statistics excluding comments, constraint %s check (%s >= %s and %s < %s))`,
-		m.Identifier().Sanitize(), t.quoted(), checkName, column, literal(m.From), column, literal(m.To))
+	sql := fmt.Sprintf(`create table %s (like %s including all excluding identity excluding statistics excluding comments, constraint %s check (%s >= %s and %s < %s))%s`,
+		m.Identifier().Sanitize(), t.quoted(), checkName, column, literal(m.From), column, literal(m.To), storage)
 	_, err := tx.Exec(ctx, sql)
 	if code(err) == codeDuplicateTable {
 		return &SetupError{
