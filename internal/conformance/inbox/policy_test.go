@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -120,8 +121,10 @@ func (n never) OnRetried(_ context.Context, e inbox.Info) { n.t.Errorf("%+v is t
 // another timestamp.
 func TestForeignEvents(t *testing.T) {
 	w := newWorld(t, 1)
+	at := time.Now()
 	foreign := func(source, id string) *kgo.Record {
-		return &kgo.Record{Topic: w.topic, Key: []byte("a"), Value: []byte(`{"N":1}`), Headers: []kgo.RecordHeader{
+		at = at.Add(time.Second)
+		return &kgo.Record{Topic: w.topic, Key: []byte("a"), Value: []byte(`{"N":1}`), Timestamp: at, Headers: []kgo.RecordHeader{
 			{Key: "ce_specversion", Value: []byte("1.0")}, {Key: "ce_type", Value: []byte("Stepped")},
 			{Key: "ce_source", Value: []byte(source)}, {Key: "ce_id", Value: []byte(id)},
 		}}
