@@ -34,6 +34,11 @@ type KafkaOptions struct {
 	// Security adds listeners with TLS and SASL. Defaults to none.
 	Security *KafkaSecurity
 
+	// Proxy adds a plain listener whose clients are told to come through this
+	// proxy, which is pointed at it: what goes wrong there is theirs alone.
+	// Defaults to none.
+	Proxy *Proxy
+
 	// Progress gets a line for what takes long. Defaults to nobody.
 	Progress io.Writer
 }
@@ -95,22 +100,13 @@ func (n *node) start(ctx context.Context, o KafkaOptions) (*Kafka, error) {
 			return nil, err
 		}
 	}
+	if o.Proxy != nil {
+		if err := throughProxy(ctx, o.Proxy, settings); err != nil {
+			return nil, err
+		}
+	}
 	maps.Copy(settings, o.Settings)
-	if err := n.format(ctx, settings, o.Security.scramUsers()); err != nil {
-		return nil, err
-	}
-	if err := vacant(ctx, n.data); err != nil {
-		return nil, err
-	}
-	properties := n.path("server.properties")
-	if err := writeProperties(properties, settings, n.data); err != nil {
-		return nil, err
-	}
-	p, err := command{
-		path: n.java,
-		args: n.arguments(append(n.shared, "-Xms128m", "-Xmx384m"), "kafka.Kafka", properties),
-		dir:  n.data, log: n.log, death: syscall.SIGKILL,
-	}.start(n.home)
+	p, err := n.launch(ctx, settings, clusterID(), o.Security.scramUsers())
 	if err != nil {
 		return nil, err
 	}
@@ -121,9 +117,41 @@ func (n *node) start(ctx context.Context, o KafkaOptions) (*Kafka, error) {
 	return k, nil
 }
 
+// throughProxy adds a listener that is reached through p.
+func throughProxy(ctx context.Context, p *Proxy, settings map[string]string) error {
+	port, err := freePort(ctx)
+	if err != nil {
+		return err
+	}
+	settings["listeners"] += ",PROXIED://" + loopback(port)
+	settings["advertised.listeners"] += ",PROXIED://" + p.Addr
+	settings["listener.security.protocol.map"] += ",PROXIED:PLAINTEXT"
+	p.Redirect(loopback(port))
+	return nil
+}
+
+// launch starts the broker, formatting its storage on first use.
+func (n *node) launch(ctx context.Context, settings map[string]string, cluster string, scramUsers []string) (*process, error) {
+	if err := n.format(ctx, settings, cluster, scramUsers); err != nil {
+		return nil, err
+	}
+	if err := vacant(ctx, n.data); err != nil {
+		return nil, err
+	}
+	properties := n.path("server.properties")
+	if err := writeProperties(properties, settings, n.data); err != nil {
+		return nil, err
+	}
+	return command{
+		path: n.java,
+		args: n.arguments(append(n.shared, "-Xms128m", "-Xmx384m"), "kafka.Kafka", properties),
+		dir:  n.data, log: n.log, death: syscall.SIGKILL,
+	}.start(n.home)
+}
+
 // format makes the storage on first use, under another name that it loses at
 // the end, so that a format that was cut off leaves no half of one.
-func (n *node) format(ctx context.Context, settings map[string]string, scramUsers []string) error {
+func (n *node) format(ctx context.Context, settings map[string]string, cluster string, scramUsers []string) error {
 	if exists(n.data) {
 		return nil
 	}
@@ -140,7 +168,7 @@ func (n *node) format(ctx context.Context, settings map[string]string, scramUser
 		return strings.HasPrefix(o, "-XX:Archive")
 	})...)
 	cmd := exec.CommandContext(ctx, n.java, append(n.arguments(options, "kafka.tools.StorageTool",
-		"format", "-t", clusterID(), "-c", properties), scramUsers...)...)
+		"format", "-t", cluster, "-c", properties), scramUsers...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("format the storage: %w\n%s", err, bytes.TrimSpace(out))
@@ -210,21 +238,24 @@ func writeProperties(path string, settings map[string]string, data string) error
 	return os.WriteFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o644)
 }
 
-// ready asks for the cluster's metadata. An open port is not enough, nor is an
-// answer without a broker: the controller lets it serve a little later.
-func (k *Kafka) ready(ctx context.Context) bool {
+func (k *Kafka) ready(ctx context.Context) bool { return serving(ctx, k.Brokers[0], 1) }
+
+// serving asks a broker for the cluster's metadata, and finds at least so many
+// brokers in it. An open port is not enough, nor is an answer without a broker:
+// the controller lets it serve a little later.
+func serving(ctx context.Context, broker string, brokers int) bool {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	if !listening(ctx, k.Brokers[0]) {
+	if !listening(ctx, broker) {
 		return false
 	}
-	client, err := kgo.NewClient(kgo.SeedBrokers(k.Brokers...), kgo.RequestRetries(0))
+	client, err := kgo.NewClient(kgo.SeedBrokers(broker), kgo.RequestRetries(0))
 	if err != nil {
 		return false
 	}
 	defer client.Close()
 	answer, err := kmsg.NewPtrMetadataRequest().RequestWith(ctx, client)
-	return err == nil && len(answer.Brokers) > 0
+	return err == nil && len(answer.Brokers) >= brokers
 }
 
 // Stop shuts the broker down cleanly; at the end of ctx it is killed.

@@ -91,6 +91,21 @@ func (p *process) Kill() error {
 	return nil
 }
 
+// Pause stops the server as it stands, with SIGSTOP: its connections stay open
+// and get no answer. Of PostgreSQL only the postmaster stands still, which
+// takes new connections; the others have process ids of their own.
+func (p *process) Pause() error { return p.signal(syscall.SIGSTOP) }
+
+// Resume lets a paused server go on.
+func (p *process) Resume() error { return p.signal(syscall.SIGCONT) }
+
+func (p *process) signal(sig syscall.Signal) error {
+	if err := p.proc.Signal(sig); err != nil {
+		return fmt.Errorf("signal process %d: %w", p.PID, err)
+	}
+	return nil
+}
+
 // stop sends the signals one after the other, the next one when the server is
 // still there at the end of ctx and then every five seconds, and SIGKILL last.
 func (p *process) stop(ctx context.Context, signals ...syscall.Signal) error {
