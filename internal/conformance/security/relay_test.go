@@ -133,6 +133,10 @@ func run(t *testing.T, config relay.Config, f *kafkaflags.Flags) (stop func()) {
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
 	devstacktest.Wait(t, "the relay to stream", 30*time.Second, func() bool { return r.Ready(ctx) == nil || len(done) > 0 })
+	if len(done) > 0 {
+		cancel()
+		t.Fatalf("Run = %v, want it to stream", <-done)
+	}
 	return func() {
 		t.Helper()
 		cancel()

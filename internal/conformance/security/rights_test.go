@@ -122,6 +122,7 @@ func TestTheManualsRightsSuffice(t *testing.T) {
 	if fmt.Sprint(subjects) != "[row message bad]" {
 		t.Errorf("events of %v", subjects)
 	}
+	s.topicMadeBeforehand(t, app)
 	t.Run("inbox", s.inbox)
 	t.Run("keeper", s.keeper)
 	t.Run("archive", s.archive)
@@ -130,6 +131,26 @@ func TestTheManualsRightsSuffice(t *testing.T) {
 	execute(t, s.super, "revoke select on outbox from relay")
 	run(t, relay.Config{Postgres: w.dsn(t, s.super, relayUser, "sslcert", w.relay.CertFile, "sslkey", w.relay.KeyFile)}, s.as(relayUser))()
 	t.Run("refused", s.refused)
+}
+
+// topicMadeBeforehand needs no Create.
+func (s *system) topicMadeBeforehand(t *testing.T, app *pgx.Conn) {
+	t.Helper()
+	const topic = "made.beforehand"
+	client, err := kgo.NewClient(kgo.SeedBrokers(s.kafka.Brokers...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	admin := kadm.NewClient(client)
+	_, err1 := admin.CreateTopic(t.Context(), 1, 1, nil, topic)
+	_, err2 := admin.CreateACLs(t.Context(), kadm.NewACLs().Allow("User:"+relayUser).AllowHosts("*").Topics(topic).
+		ResourcePatternType(kadm.ACLPatternLiteral).Operations(kadm.OpWrite, kadm.OpDescribe, kadm.OpDescribeConfigs))
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	write(t, app, topic, "row")
+	read(t, s.as(tester), topic, 1)
 }
 
 // inbox handles two events, keeps a third as a dead letter, and handles it
