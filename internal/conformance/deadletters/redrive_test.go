@@ -206,8 +206,10 @@ func TestADryRunChangesNothing(t *testing.T) {
 		w.plan.fail(n, 2)
 	}
 	w.start(w.config())
-	w.produce(w.event("a", 0), w.event("b", 1), w.event("c", 2), w.event("a", 3))
-	w.settled(4)
+	for n, key := range []string{"a", "b", "c", "a"} { // one by one: letters have the order of their failures
+		w.produce(w.event(key, n))
+		w.settled(n + 1)
+	}
 	const state = `select md5(string_agg(d::text, '|' order by id)) from inbox_dead d`
 	before := collect[string](w, state)[0]
 	redrive := inbox.Redrive{Filter: inbox.Filter{Group: w.group}, Rate: 100, Limit: 2}

@@ -14,11 +14,10 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
-
-	_ "github.com/jackc/pgx/v5/stdlib" // goose speaks database/sql
 
 	"github.com/seed-048de892/walpost/internal/devstack/devstacktest"
 	"github.com/seed-048de892/walpost/outbox"
@@ -93,10 +92,11 @@ func dsnOption(dsn, option string) string {
 
 func migrate(t *testing.T, dsn string) {
 	t.Helper()
-	db, err := goose.OpenDBWithDriver("pgx", dsn)
+	config, err := pgx.ParseConfig(dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
+	db := stdlib.OpenDB(*config) // goose's own way to open sets a variable of its package
 	defer func() { _ = db.Close() }()
 	provider, err := goose.NewProvider(goose.DialectPostgres, db, schema.FS)
 	if err != nil {
