@@ -90,7 +90,8 @@ type Config struct {
 	// MaxInFlight is how many records of one partition are in memory between
 	// Kafka and the end of their handling; then the partition is not fetched
 	// until half of them are done. It is also how far other keys get past one
-	// that is in back-off. Defaults to 1000.
+	// that is in back-off. What the Kafka client has fetched beforehand, 50 MB
+	// a broker by default, comes on top. Defaults to 1000.
 	MaxInFlight int
 
 	// MaxAttempts is how often an event's handler is tried before the event is

@@ -151,13 +151,21 @@ func (c *consumer) revoked(ctx context.Context, client *kgo.Client, partitions m
 		c.quiet(dropped, afterEnd)
 	}
 	c.commit.partitions(ctx, dropped)
-	client.ResumeFetchPartitions(partitions)
+	c.unpause(client, partitions)
 }
 
 // lost gives partitions up that others have already. What is at work there
 // goes on: the other member's claim of the same event waits for it.
 func (c *consumer) lost(_ context.Context, client *kgo.Client, partitions map[string][]int32) {
 	c.drop(partitions)
+	c.unpause(client, partitions)
+}
+
+// unpause has dropped partitions fetched when they come back: the client keeps
+// a pause for a partition that it does not have.
+func (c *consumer) unpause(client *kgo.Client, partitions map[string][]int32) {
+	c.flowMu.Lock()
+	defer c.flowMu.Unlock()
 	client.ResumeFetchPartitions(partitions)
 }
 

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -193,5 +194,69 @@ func TestEventsOfAHandlerAreAChain(t *testing.T) {
 		if got := value[string](t, w, `select headers::text from outbox where aggregate_id = $1`, key); got != want {
 			t.Errorf("headers %s, want %s", got, want)
 		}
+	}
+}
+
+// TestAHandlerThatHangs is cut off, and its event fails.
+func TestAHandlerThatHangs(t *testing.T) {
+	w := newWorld(t, 1)
+	w.steps(t, 1, 1, "a", "b")
+	config := w.config(t)
+	config.Timeout, config.MaxAttempts = 50*time.Millisecond, 2
+	in, _ := w.start(t, config, func(ctx context.Context, tx pgx.Tx, e inbox.Received[step]) error {
+		if e.Subject == "a" {
+			_, err := tx.Exec(ctx, `select pg_sleep(3600)`)
+			return err
+		}
+		return effect(ctx, tx, e, "")
+	})
+	w.wait(t, `select count(*) = 1 from effects where key = 'b'`)
+	w.wait(t, `select count(*) = 1 from inbox_dead where error like '%deadline exceeded%' and attempts = 2`)
+	if s := in.Stats(); s.Unavailable > 0 {
+		t.Errorf("Stats %+v: a handler's time-out was taken for PostgreSQL's failure", s)
+	}
+}
+
+// TestEveryProtocolMode takes events every way through the tables in each of
+// pgx's ways to talk to PostgreSQL, as poolers ask for them.
+func TestEveryProtocolMode(t *testing.T) {
+	for _, mode := range []pgx.QueryExecMode{
+		pgx.QueryExecModeCacheStatement, pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeDescribeExec, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol,
+	} {
+		t.Run(mode.String(), func(t *testing.T) {
+			w := newWorld(t, 1)
+			poison := w.event("p", 1)
+			poison.Headers = append(poison.Headers, kgo.RecordHeader{Key: "binary\xff", Value: []byte{0, 1, 255}}, kgo.RecordHeader{Key: "null_"})
+			w.produce(t, w.event("a", 1), w.event("a", 2), w.event("a", 1), poison, w.event("p", 2), w.event("p", 1), w.event("a", 3))
+			config, err := pgxpool.ParseConfig(w.dsn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			config.ConnConfig.DefaultQueryExecMode = mode
+			pool, err := pgxpool.NewWithConfig(t.Context(), config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(pool.Close)
+			c := w.config(t)
+			c.Pool, c.MaxAttempts = pool, 1
+			in, _ := w.start(t, c, func(ctx context.Context, tx pgx.Tx, e inbox.Received[step]) error {
+				if e.Subject == "p" {
+					return errFlaky
+				}
+				return effect(ctx, tx, e, "")
+			})
+			devstacktest.Wait(t, "all to be finished", limit, func() bool { return w.committed(t) == 7 })
+			w.check(t, 3, "a")
+			if s := in.Stats(); s.Dead != 1 || s.Waiting != 1 || s.Duplicates != 2 || s.Unavailable > 0 {
+				t.Errorf("Stats %+v, want 1 dead, 1 waiting, 2 duplicates", s)
+			}
+			got := value[string](t, w, `select concat_ws(' ', convert_from(key, 'UTF8'), convert_from(payload, 'UTF8'), event_id, event_time at time zone 'UTC',`+
+				` header_names[9:], array(select encode(v, 'hex') from unnest(header_values[9:]) v)) from inbox_dead where state = 'dead'`)
+			want := `p {"N":1} ` + string(poison.Headers[1].Value) + ` 2026-11-24 09:00:00.000001 {ce_aggregateversion,"\\x62696e617279ff",null_} {31,0001ff,NULL}`
+			if got != want {
+				t.Errorf("dead letter\n%s, want\n%s", got, want)
+			}
+		})
 	}
 }
