@@ -74,9 +74,11 @@ func (f *Flags) Options() ([]kgo.Opt, error) {
 // check gives every problem of the flags, alone and together.
 func (f *Flags) check() (problems []error) {
 	refuse := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
-	for name, value := range f.tlsOnly() {
-		if value != "" && !f.TLS {
-			refuse("%s: %q does nothing without TLS; add --kafka-tls", name, value)
+	for _, v := range []setting{
+		{"--kafka-ca-file", f.CAFile}, {"--kafka-cert-file", f.CertFile}, {"--kafka-key-file", f.KeyFile}, {"--kafka-server-name", f.ServerName},
+	} {
+		if v.value != "" && !f.TLS {
+			refuse("%s: %q does nothing without TLS; add --kafka-tls", v.flag, v.value)
 		}
 	}
 	if (f.CertFile == "") != (f.KeyFile == "") {
@@ -88,12 +90,12 @@ func (f *Flags) check() (problems []error) {
 	}
 	switch f.SASL {
 	case "":
-		for name, set := range map[string]bool{
-			"--kafka-user": f.User != "", "--kafka-password": password,
-			"--kafka-token-file": f.TokenFile != "", "--kafka-token-url": f.TokenURL != "",
+		for _, v := range []setting{
+			{"--kafka-user", f.User}, {"--kafka-password", string(f.Password) + f.PasswordFile},
+			{"--kafka-token-file", f.TokenFile}, {"--kafka-token-url", f.TokenURL},
 		} {
-			if set {
-				refuse("%s: set without a mechanism; add --kafka-sasl=%s (or PLAIN, SCRAM-SHA-256, OAUTHBEARER)", name, ScramSHA512)
+			if v.value != "" {
+				refuse("%s: set without a mechanism; add --kafka-sasl=%s (or PLAIN, SCRAM-SHA-256, OAUTHBEARER)", v.flag, ScramSHA512)
 			}
 		}
 	case Plain, ScramSHA256, ScramSHA512:
@@ -117,27 +119,19 @@ func (f *Flags) check() (problems []error) {
 	if (f.SASL == Plain || f.SASL == OAuthBearer) && !f.TLS && !f.AllowPlaintext {
 		refuse("--kafka-sasl: %s without TLS shows the secret to everybody on the way; add --kafka-tls, use %s, or accept it with --kafka-allow-plaintext-secrets", f.SASL, ScramSHA512)
 	}
-	for name, path := range f.secretFiles() {
-		if path == "" {
+	for _, v := range []setting{{"--kafka-password-file", f.PasswordFile}, {"--kafka-token-file", f.TokenFile}} {
+		if v.value == "" {
 			continue
 		}
-		if _, err := daemon.ReadSecret(path); err != nil {
-			refuse("%s: %w", name, err)
+		if _, err := readNow(v.flag, v.value); err != nil {
+			problems = append(problems, err)
 		}
 	}
 	return problems
 }
 
-func (f *Flags) tlsOnly() map[string]string {
-	return map[string]string{
-		"--kafka-ca-file": f.CAFile, "--kafka-cert-file": f.CertFile,
-		"--kafka-key-file": f.KeyFile, "--kafka-server-name": f.ServerName,
-	}
-}
-
-func (f *Flags) secretFiles() map[string]string {
-	return map[string]string{"--kafka-password-file": f.PasswordFile, "--kafka-token-file": f.TokenFile}
-}
+// A setting is a flag as the operator types it, and what it is set to.
+type setting struct{ flag, value string }
 
 func (f *Flags) checkToken(password bool, refuse func(string, ...any)) {
 	if (f.TokenFile == "") == (f.TokenURL == "") {

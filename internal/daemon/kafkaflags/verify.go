@@ -44,6 +44,15 @@ const (
 // A failure that may pass is logged when it is new. Run it beside the
 // component, by daemon.Run.
 func (f *Flags) Verify(ctx context.Context, log *slog.Logger) error {
+	if err := f.answered(ctx, log); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// answered returns when the cluster has answered, or ctx has ended.
+func (f *Flags) answered(ctx context.Context, log *slog.Logger) error {
 	options, err := f.Options()
 	if err != nil {
 		return err
@@ -59,10 +68,7 @@ func (f *Flags) Verify(ctx context.Context, log *slog.Logger) error {
 		attempt, cancel := context.WithTimeout(ctx, verifyLimit)
 		err := client.Ping(attempt)
 		cancel()
-		if err == nil {
-			<-ctx.Done()
-		}
-		if ctx.Err() != nil {
+		if err == nil || ctx.Err() != nil {
 			return nil
 		}
 		if refused := f.refused(err); refused != nil {
