@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/seed-048de892/walpost/internal/devstack/devstacktest"
@@ -222,10 +223,15 @@ func (w *world) check(t testing.TB, last int, keys ...string) {
 // committed gives the sum of the group's committed offsets.
 func (w *world) committed(t testing.TB) int64 {
 	t.Helper()
-	offsets, err := w.admin.FetchOffsets(t.Context(), w.topic)
-	if err != nil {
-		t.Fatal(err)
-	}
+	var offsets kadm.OffsetResponses
+	devstacktest.Wait(t, "the group's coordinator", limit, func() (ok bool) {
+		var err error
+		offsets, err = w.admin.FetchOffsets(t.Context(), w.topic)
+		if err != nil && !kerr.IsRetriable(err) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
 	var sum int64
 	offsets.Each(func(o kadm.OffsetResponse) { sum += o.At })
 	return sum
