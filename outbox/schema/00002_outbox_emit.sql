@@ -27,7 +27,7 @@ declare
     -- Control characters: 00 to 1f, 7f and, as two bytes, 80 to 9f.
     control constant text := '[\x01-\x1f\x7f]|\\302\\2[0-3]';
     name_hint constant text := 'use 1 to 512 bytes without control characters';
-    max_bytes constant integer := coalesce(nullif(current_setting('outbox.max_bytes', true), ''), '1000000');
+    max_bytes constant text := coalesce(nullif(current_setting('outbox.max_bytes', true), ''), '1000000');
     size bigint := octet_length(bytes_type) + octet_length(bytes_id) + octet_length(bytes_what) + octet_length(payload);
     problems text[] := '{}';
     hints text[] := '{}';
@@ -36,6 +36,11 @@ declare
     microseconds bigint;
     new_id uuid;
 begin
+    if max_bytes collate "C" !~ '^[0-9]{1,9}$' then
+        raise exception using
+            errcode = 'invalid_parameter_value', message = 'setting outbox.max_bytes ' || quote_literal(max_bytes) || ' is no number of bytes',
+            hint = 'set the largest size of an event in bytes: alter database name set outbox.max_bytes = 1000000';
+    end if;
     -- Collations are named, as those of the arguments may differ from each
     -- other or know no patterns.
     if topic collate "C" ~ '^(?!\.{1,2}$)[a-zA-Z0-9._-]{1,249}$' is not true then
@@ -87,7 +92,7 @@ begin
             end if;
         end loop;
     end if;
-    if size > max_bytes then
+    if size > max_bytes::integer then
         field := coalesce(field, 'payload');
         problems := problems || ('payload: the event has ' || size || ' bytes');
         hints := hints || ('payload: the event must be at most ' || max_bytes || ' bytes with its names and headers; store a large payload elsewhere and send a reference, or raise the setting outbox.max_bytes together with the topic''s max.message.bytes');

@@ -107,6 +107,18 @@ func TestLimitOfEmit(t *testing.T) {
 	}
 }
 
+func TestABadLimitOfEmitIsNamed(t *testing.T) {
+	conn := emptyOutbox(t)
+	for _, value := range []string{"1MB", "-1", "1e6", "10000000000"} {
+		_, err := conn.Exec(t.Context(), `select set_config('outbox.max_bytes', $1, false)`, value)
+		must(t, err)
+		refused := refusal(t, conn, `select outbox_emit('t', 'a', '1', 1, 'T', '')`)
+		if refused.Code != "22023" || !strings.Contains(refused.Message, "outbox.max_bytes '"+value+"'") || refused.Hint == "" {
+			t.Errorf("with %s: SQLSTATE %s, message %q, hint %q", value, refused.Code, refused.Message, refused.Hint)
+		}
+	}
+}
+
 // TestIDsOfEmit holds an id to the time of its call.
 func TestIDsOfEmit(t *testing.T) {
 	conn := emptyOutbox(t)
@@ -214,8 +226,8 @@ func TestCollationsAndEncodingsOfEmit(t *testing.T) {
 		other, err := pgx.ConnectConfig(t.Context(), config)
 		must(t, err)
 		t.Cleanup(func() { _ = other.Close(context.Background()) })
-		applySchema(t, other)
 		exec(other, `set client_encoding = 'UTF8'`)
+		applySchema(t, other)
 		// 256 times two bytes in UTF-8, whatever they are here.
 		id := strings.Repeat("é", 256)
 		if got := emitted(t, other, `select outbox_emit('t', 'a', $1, 1, 'T', $2::text)`, id, "é"); got != "é" {
