@@ -105,7 +105,7 @@ func (s Set) retry(ctx context.Context, fn func(wait time.Duration) error) error
 			return &BusyError{Table: s.Table.Sanitize(), Err: err}
 		}
 		pause := pauseFactor * wait
-		timer := time.NewTimer(pause + rand.N(pause)) //nolint:gosec // spreads runners, protects nothing
+		timer := time.NewTimer(pause + rand.N(pause))
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
