@@ -5,7 +5,6 @@ package e2e
 import (
 	"context"
 	"math/rand/v2"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -65,22 +64,17 @@ func TestEveryCommittedEventIsArchivedOnce(t *testing.T) {
 	t.Cleanup(func() { _ = mongo.Disconnect(context.Background()) })
 	db := mongo.Database(database)
 
-	bin := t.TempDir()
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../../cmd/relay", "../../cmd/archive").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	relay := &program{t: t, args: []string{
+	bin := devstacktest.Build(t, "cmd/relay", "cmd/archive")
+	relay := devstacktest.NewProgram(t, nil,
 		filepath.Join(bin, "relay"), "run", "--postgres", dsn, "--brokers", strings.Join(brokers, ","),
-		"--source", name, "--positions-topic", "_" + name, "--ops-listen", "127.0.0.1:0",
-	}}
-	archiver := &program{t: t, args: []string{
+		"--source", name, "--positions-topic", "_"+name, "--ops-listen", "127.0.0.1:0",
+	)
+	archiver := devstacktest.NewProgram(t, nil,
 		filepath.Join(bin, "archive"), "run", "--brokers", strings.Join(brokers, ","), "--mongo", uri, "--database", database,
-		"--group", name, "--instance", name, "--topics", "^" + name, "--ops-listen", "127.0.0.1:0", "--listen", "127.0.0.1:0",
-	}}
-	relay.start()
-	t.Cleanup(func() { relay.end(syscall.SIGKILL) })
-	archiver.start()
-	t.Cleanup(func() { archiver.end(syscall.SIGKILL) })
+		"--group", name, "--instance", name, "--topics", "^"+name, "--ops-listen", "127.0.0.1:0", "--listen", "127.0.0.1:0",
+	)
+	relay.Start()
+	archiver.Start()
 	devstacktest.Wait(t, "the slot to be active", 3*time.Minute, func() bool {
 		var active bool
 		err := pool.QueryRow(t.Context(), `select coalesce(bool_or(active), false) from pg_replication_slots where database = current_database()`).Scan(&active)
@@ -107,7 +101,7 @@ func TestEveryCommittedEventIsArchivedOnce(t *testing.T) {
 	}
 	devstacktest.Wait(t, "every event to be archived", 3*time.Minute, func() bool { return archived() >= events })
 	// What was killed comes again: read Kafka only when nothing more comes.
-	relay.end(syscall.SIGTERM)
+	relay.End(syscall.SIGTERM)
 	end := published()
 	want := committed(t, pool)
 	compareKafka(t, brokers, l.topics, end, want)
@@ -118,7 +112,7 @@ func TestEveryCommittedEventIsArchivedOnce(t *testing.T) {
 // disturb lets the writers write a share of the load for each kill, and kills
 // the program when it has done a random part of that share, so that it always
 // has work in hand and has always worked since its last kill.
-func disturb(t *testing.T, l *load, relay *program, published func() int64, archiver *program, archived func() int64) {
+func disturb(t *testing.T, l *load, relay *devstacktest.Program, published func() int64, archiver *devstacktest.Program, archived func() int64) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed of the kills: %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -138,8 +132,8 @@ func disturb(t *testing.T, l *load, relay *program, published func() int64, arch
 		// Where it lags it has more to do than the share, never less.
 		until := from + 1 + random.Int64N(share/2)
 		devstacktest.Wait(t, "the program to get on", 3*time.Minute, func() bool { return progress() >= until || t.Failed() })
-		target.kill()
-		target.start()
+		target.Kill()
+		target.Start()
 	}
 	allow(events - 2*kills*share)
 }
