@@ -28,7 +28,7 @@ func measureBatches(ctx context.Context, db *database, b *strings.Builder) error
 				return inTx(ctx, pool, func(tx pgx.Tx) error { return w.write(ctx, tx, list) })
 			}})
 		}
-		turns, err := db.rounds(ctx, fmt.Sprintf("batches of %d events", n), db.off, contenders)
+		turns, err := db.rounds(ctx, fmt.Sprintf("batches of %d events", n), db.off, db.Turn, contenders)
 		if err != nil {
 			return err
 		}

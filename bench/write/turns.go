@@ -41,9 +41,10 @@ type turn struct {
 	walBytes                    float64 // for each transaction
 }
 
-// rounds lets the contenders take turns and gives the turns of each. The first
+// rounds lets the contenders take turns of that length and gives the turns of
+// each. The first
 // round warms them up: its turns are left out.
-func (db *database) rounds(ctx context.Context, title string, pool *pgxpool.Pool, list []contender) ([][]turn, error) {
+func (db *database) rounds(ctx context.Context, title string, pool *pgxpool.Pool, length time.Duration, list []contender) ([][]turn, error) {
 	for _, w := range db.ways {
 		if err := db.empty(ctx, &w); err != nil {
 			return nil, err
@@ -57,7 +58,7 @@ func (db *database) rounds(ctx context.Context, title string, pool *pgxpool.Pool
 			return nil, err
 		}
 		for _, i := range random.Perm(len(list)) { // nobody is always first, or behind the same one
-			t, err := db.turn(ctx, pool, &list[i])
+			t, err := db.turn(ctx, pool, length, &list[i])
 			if err != nil {
 				return nil, err
 			}
@@ -70,7 +71,7 @@ func (db *database) rounds(ctx context.Context, title string, pool *pgxpool.Pool
 }
 
 // turn lets all clients run c until the turn is over.
-func (db *database) turn(ctx context.Context, pool *pgxpool.Pool, c *contender) (turn, error) {
+func (db *database) turn(ctx context.Context, pool *pgxpool.Pool, length time.Duration, c *contender) (turn, error) {
 	began, err := db.walPosition(ctx)
 	if err != nil {
 		return turn{}, err
@@ -86,7 +87,7 @@ func (db *database) turn(ctx context.Context, pool *pgxpool.Pool, c *contender) 
 	for id := range db.Clients {
 		wg.Go(func() {
 			me := client{id: id}
-			for errs[id] == nil && (me.done == 0 || time.Since(start) < db.Turn) {
+			for errs[id] == nil && (me.done == 0 || time.Since(start) < length) {
 				errs[id] = c.run(ctx, pool, &me)
 				me.done++
 			}

@@ -30,7 +30,7 @@ type Config struct {
 	Clients int
 
 	// Rounds is how often the contenders take turns, without the first round,
-	// which is not counted. Figures are medians of the rounds. Defaults to 15.
+	// which is not counted. Figures are medians of the rounds. Defaults to 11.
 	Rounds int
 
 	// Turn is how long one contender runs in a round, at least one transaction
@@ -73,7 +73,7 @@ const (
 
 func (c Config) withDefaults() (Config, error) {
 	c.Clients = cmp.Or(c.Clients, 4)
-	c.Rounds = cmp.Or(c.Rounds, 15)
+	c.Rounds = cmp.Or(c.Rounds, 11)
 	c.Turn = cmp.Or(c.Turn, 100*time.Millisecond)
 	c.PayloadBytes = cmp.Or(c.PayloadBytes, 400)
 	if len(c.Sizes) == 0 {

@@ -49,7 +49,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	flags.SetOutput(stderr)
 	flags.StringVar(&cfg.DSN, "dsn", "", "URL of a superuser of the server to measure; default: a server of its own")
 	flags.IntVar(&cfg.Clients, "clients", 0, "connections that write at once (default 4)")
-	flags.IntVar(&cfg.Rounds, "rounds", 0, "rounds in which the contenders take turns (default 15, with --long 51)")
+	flags.IntVar(&cfg.Rounds, "rounds", 0, "rounds in which the contenders take turns (default 11, with --long 41)")
 	flags.DurationVar(&cfg.Turn, "turn", 0, "time of one contender in a round (default 100ms, with --long 250ms)")
 	flags.IntVar(&cfg.PayloadBytes, "payload-bytes", 0, "length of each payload (default 400)")
 	version := flags.String("postgres", "", `major version of the own server, "14" to "18"; default: the newest that is installed`)
@@ -64,7 +64,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	}
 	if *long {
 		if cfg.Rounds == 0 {
-			cfg.Rounds = 51
+			cfg.Rounds = 41
 		}
 		if cfg.Turn == 0 {
 			cfg.Turn = 250 * time.Millisecond
