@@ -115,17 +115,19 @@ func heads(ctx context.Context, tx pgx.Tx, where string, args []any, limit int, 
 	})
 }
 
-// spread sets when each of letters begins, by the server's clock.
+// spread sets when each of letters begins, by the server's clock: different
+// times in any case, so that the index alone gives the next one.
 func spread(ctx context.Context, tx pgx.Tx, letters []Letter, rate float64) error {
 	var now time.Time
 	if err := tx.QueryRow(ctx, "select clock_timestamp()").Scan(&now); err != nil {
 		return err
 	}
 	for i := range letters {
-		letters[i].RedriveAt = now
+		after := time.Duration(i) * time.Microsecond
 		if rate > 0 {
-			letters[i].RedriveAt = now.Add(time.Duration(float64(i) / rate * float64(time.Second))).Truncate(time.Microsecond)
+			after = time.Duration(float64(i) / rate * float64(time.Second)).Truncate(time.Microsecond)
 		}
+		letters[i].RedriveAt = now.Add(after)
 	}
 	return nil
 }

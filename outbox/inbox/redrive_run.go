@@ -102,7 +102,7 @@ func (in *Inbox) lease() time.Duration {
 func (in *Inbox) take(ctx context.Context) (l Letter, err error) {
 	var id int64
 	err = in.cfg.Pool.QueryRow(ctx, "update inbox_dead set starts = starts + 1, redrive_at = clock_timestamp() + $2::interval"+
-		" where id = (select id from inbox_dead where consumer_group = $1 and redrive_at <= now() order by redrive_at, id limit 1 for update skip locked)"+
+		" where id = (select id from inbox_dead where consumer_group = $1 and redrive_at <= now() order by redrive_at limit 1 for update skip locked)"+
 		" returning id", in.cfg.Group, in.lease()).Scan(&id)
 	if err != nil {
 		return Letter{}, err
