@@ -22,6 +22,7 @@ type retentionFlags struct {
 	RetentionAhead    int              `help:"Partitions made ahead." default:"3" env:"RETENTION_AHEAD"`
 	RetentionSlots    []string         `help:"Slots that must have passed a partition, beside the relay's own. Default: every logical slot of the database." env:"RETENTION_SLOTS"`
 	RetentionEvery    time.Duration    `help:"Pause between two looks." default:"1m" env:"RETENTION_EVERY"`
+	RetentionHold     time.Duration    `help:"Longest time for which writers may wait once the table is locked; what would take longer is given up." default:"2s" env:"RETENTION_HOLD"`
 	RetentionPostgres string           `help:"Connection string for retention, whose role must own the outbox table. Default: that of the relay." placeholder:"DSN" env:"RETENTION_POSTGRES"`
 }
 
@@ -49,7 +50,7 @@ func (f *retentionFlags) part(postgres, table, slot string, registry prometheus.
 	config.ConnConfig.RuntimeParams["application_name"] = "walpost retention"
 	metrics := newRetentionMetrics()
 	kept := retention.Config{
-		Table: strings.SplitN(table, ".", 2), Keep: f.Retention, Period: f.RetentionPeriod, Ahead: f.RetentionAhead, Every: f.RetentionEvery,
+		Table: strings.SplitN(table, ".", 2), Keep: f.Retention, Period: f.RetentionPeriod, Ahead: f.RetentionAhead, Every: f.RetentionEvery, HoldTimeout: f.RetentionHold,
 		Slots: f.RetentionSlots, Own: ownSlot(slot, relayed.Database), Hooks: []retention.Hook{metrics}, Log: log,
 		DB: (*pgxpool.Pool)(nil), // checked here, connected in Run
 	}
@@ -86,6 +87,9 @@ func (f *retentionFlags) check() error {
 	}
 	if f.RetentionEvery < time.Second {
 		errs = append(errs, fmt.Errorf("retention-every: must be at least 1s, got %v", f.RetentionEvery))
+	}
+	if f.RetentionHold < time.Millisecond {
+		errs = append(errs, fmt.Errorf("retention-hold: must be at least 1ms, got %v", f.RetentionHold))
 	}
 	return errors.Join(errs...)
 }

@@ -109,13 +109,13 @@ func get(t *testing.T, url string) string {
 func TestRetentionFlags(t *testing.T) {
 	t.Parallel()
 	err := run(t.Context(), []string{
-		"run", "--postgres", "postgres://nowhere/db", "--brokers", "nowhere:9092", "--retention", "1s", "--retention-ahead", "0", "--retention-every", "1ms",
+		"run", "--postgres", "postgres://nowhere/db", "--brokers", "nowhere:9092", "--retention", "1s", "--retention-ahead", "0", "--retention-every", "1ms", "--retention-hold", "0s",
 	}, io.Discard, io.Discard)
 	exit, ok := errors.AsType[*daemon.ExitError](err)
 	if !ok || exit.Code != daemon.ExitUsage {
 		t.Fatalf("relay run = %v, want wrong use", err)
 	}
-	for _, flag := range []string{"retention:", "retention-ahead:", "retention-every:"} {
+	for _, flag := range []string{"retention:", "retention-ahead:", "retention-every:", "retention-hold:"} {
 		if !strings.Contains(err.Error(), flag) {
 			t.Errorf("%v does not name %s", err, flag)
 		}

@@ -152,7 +152,7 @@ func (h hold) run(ctx context.Context, fn func() error) error {
 	if code(err) == codeCanceled {
 		return &SetupError{
 			What: fmt.Sprintf("writers would have waited longer than %v (%v)", h.limit, err),
-			Hint: "the default partition is large: allow a longer hold once, at a quiet time",
+			Hint: "raise the hold timeout once, at a quiet time",
 		}
 	}
 	return err

@@ -144,7 +144,7 @@ func (s Set) refuseLarge(ctx context.Context, tx pgx.Tx, rest Partition) error {
 	if limit := s.holdTimeout(); size > int64(limit.Seconds()*readRate) {
 		return &SetupError{
 			What: fmt.Sprintf("the default partition %s has %d MB, more than can be read in %v while writers wait", rest.Identifier().Sanitize(), size>>20, limit),
-			Hint: "set it aside by hand, which takes a moment: docs/operations.md, Retention, \"A large default partition\"; or allow a longer hold once, at a quiet time",
+			Hint: "set it aside by hand, which takes a moment: docs/operations.md, Retention, \"A large default partition\"; or raise the hold timeout once, at a quiet time",
 		}
 	}
 	return nil
