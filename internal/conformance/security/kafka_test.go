@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 
 	"github.com/seed-048de892/walpost/internal/daemon"
 	"github.com/seed-048de892/walpost/internal/daemon/kafkaflags"
+	"github.com/seed-048de892/walpost/internal/devstack"
 )
 
 // client is Kafka's client with the options of f, and no retries, so that what
@@ -37,7 +39,7 @@ func TestEveryLoginConnects(t *testing.T) {
 	w := theWorld(t)
 	logins := append(w.logins(t, tester), login{"token URL", kafkaflags.Flags{
 		Brokers: w.kafka.Secure.SASL, TLS: true, CAFile: w.ca.File, SASL: kafkaflags.OAuthBearer, AllowPlaintext: true, // for http
-		User: tester, Password: secretOf(tester), TokenURL: tokens(t, tester, passwords[tester]), TokenScopes: []string{"kafka"},
+		User: tester, Password: secretOf(tester), TokenURL: tokens(t, tester, passwords[tester], new(atomic.Int32)), TokenScopes: []string{"kafka"},
 	}})
 	for _, l := range logins {
 		t.Run(l.name, func(t *testing.T) {
@@ -76,7 +78,7 @@ func TestRefusedLoginsSayWhatToDo(t *testing.T) {
 		}, []string{"refuses the token", "expiry"}},
 		"refused by the token URL": {tls, func(f *kafkaflags.Flags) {
 			f.SASL, f.User, f.Password, f.AllowPlaintext = kafkaflags.OAuthBearer, tester, wrong, true
-			f.TokenURL, f.TokenScopes = tokens(t, tester, passwords[tester]), []string{"kafka"}
+			f.TokenURL, f.TokenScopes = tokens(t, tester, passwords[tester], new(atomic.Int32)), []string{"kafka"}
 		}, []string{"invalid_client", "--kafka-token-scopes"}},
 		"wrong authority": {valid, func(f *kafkaflags.Flags) { f.CAFile = w.stranger.File }, []string{w.kafka.Secure.SASL[0], "--kafka-ca-file"}},
 		"no authority":    {valid, func(f *kafkaflags.Flags) { f.CAFile = "" }, []string{"the system's authorities", "--kafka-ca-file"}},
@@ -186,6 +188,63 @@ func TestAChangedPasswordFileIsReadAgain(t *testing.T) {
 	}
 	if _, err := f.Options(); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("--kafka-password-file: open %s", path)) {
 		t.Errorf("without the file: %v, want the flag and the file", err)
+	}
+}
+
+// So does a client certificate, which a renewal replaces.
+func TestARenewedClientCertificateIsReadAgain(t *testing.T) {
+	t.Parallel()
+	w := theWorld(t)
+	dir := t.TempDir()
+	f := kafkaflags.Flags{Brokers: w.kafka.Secure.MTLS, TLS: true, CAFile: w.ca.File, CertFile: dir + "/cert", KeyFile: dir + "/key"}
+	use := func(pair devstack.KeyPair) {
+		for from, to := range map[string]string{pair.CertFile: f.CertFile, pair.KeyFile: f.KeyFile} {
+			b, err := os.ReadFile(from)
+			if err == nil {
+				err = os.WriteFile(to, b, 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	use(w.foreign)
+	c := client(t, &f)
+	if err := c.Ping(t.Context()); err == nil {
+		t.Fatal("a stranger's certificate connects")
+	}
+	use(w.client)
+	if err := c.Ping(t.Context()); err != nil {
+		t.Errorf("after the renewal: %v", err)
+	}
+}
+
+// A token is asked for once while it is good, not at each connection.
+func TestATokenIsKeptUntilItExpires(t *testing.T) {
+	t.Parallel()
+	w := theWorld(t)
+	var asked atomic.Int32
+	f := kafkaflags.Flags{
+		Brokers: w.kafka.Secure.SASL, TLS: true, CAFile: w.ca.File, SASL: kafkaflags.OAuthBearer, AllowPlaintext: true,
+		User: tester, Password: secretOf(tester), TokenURL: tokens(t, tester, passwords[tester], &asked), TokenScopes: []string{"kafka"},
+	}
+	options, err := f.Options()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // each client authenticates anew
+		c, err := kgo.NewClient(append(options, kgo.SeedBrokers(f.Brokers...), kgo.RequestRetries(0))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = c.Ping(t.Context())
+		c.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := asked.Load(); n != 1 {
+		t.Errorf("asked for a token %d times, want once", n)
 	}
 }
 

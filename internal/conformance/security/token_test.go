@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,8 +30,9 @@ func unsecured(user string, life time.Duration) string {
 	}) + "."
 }
 
-// tokens is an authorization server that knows one client.
-func tokens(t *testing.T, id, secret string) (url string) {
+// tokens is an authorization server that knows one client, and counts how often
+// it gave a token.
+func tokens(t *testing.T, id, secret string, given *atomic.Int32) (url string) {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		user, password, _ := r.BasicAuth()
@@ -40,6 +42,7 @@ func tokens(t *testing.T, id, secret string) (url string) {
 			_, _ = w.Write([]byte(`{"error":"invalid_client"}`))
 			return
 		}
+		given.Add(1)
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(map[string]any{"access_token": unsecured(id, time.Hour), "token_type": "Bearer", "expires_in": 3600})
 	}))
