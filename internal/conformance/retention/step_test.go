@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/seed-048de892/walpost/internal/devstack/devstacktest"
 	"github.com/seed-048de892/walpost/outbox/retention"
@@ -271,5 +272,35 @@ func TestALargeDefaultPartitionIsSetAside(t *testing.T) {
 	}
 	if n := w.query(`select count(*)::text from outbox_before`); n != "2" {
 		t.Errorf("%s rows were set aside, want 2", n)
+	}
+}
+
+// TestBehindAPooler makes passes by way of PgBouncer in transaction mode, in
+// the protocol modes of pgx that it takes.
+func TestBehindAPooler(t *testing.T) {
+	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol} {
+		t.Run(mode.String(), func(t *testing.T) {
+			w := newWorld(t, devstacktest.Database(t))
+			w.slot(w.topic)
+			config, err := pgxpool.ParseConfig(devstacktest.Pgbouncer(t, w.dsn))
+			if err != nil {
+				t.Fatal(err)
+			}
+			config.ConnConfig.DefaultQueryExecMode = mode
+			pooled, err := pgxpool.NewWithConfig(t.Context(), config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer pooled.Close()
+			behind := func(c *retention.Config) { c.DB = pooled }
+			w.write(today, today.Add(-20*day))
+			if p := w.step(today, behind); p.Moved != 2 || len(p.Detached) != 1 {
+				t.Errorf("first pass: %+v, want 2 rows moved and a partition detached", p)
+			}
+			w.advance(w.topic)
+			if p := w.step(today, behind); len(p.Dropped) != 1 {
+				t.Errorf("second pass: %+v, want a partition dropped", p)
+			}
+		})
 	}
 }
