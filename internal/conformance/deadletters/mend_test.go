@@ -142,7 +142,7 @@ func TestADroppedEventIsNeverHandled(t *testing.T) {
 	stop := w.start(w.config())
 	w.produce(w.event("a", 0), w.event("a", 1), w.event("a", 2), w.event("b", 3))
 	w.settled(4)
-	letters := w.list(inbox.Filter{})
+	letters := w.list(inbox.Filter{OrderingKey: "thing/a"})
 	drop := inbox.Drop{Filter: inbox.Filter{OrderingKey: "thing/a"}, Reason: "ops: it never happened", Limit: 2, DryRun: true}
 	would, err := w.letters().Drop(t.Context(), drop)
 	if err != nil || len(would) != 2 || len(w.list(inbox.Filter{})) != 4 {
