@@ -144,6 +144,11 @@ func run(t *testing.T, config relay.Config, f *kafkaflags.Flags) (stop func()) {
 		if err != nil {
 			t.Errorf("Run = %v, want nil", err)
 		}
+		for _, failed := range []string{"last confirm failed", "closing the stream failed", "could not store the last position", "session ended"} {
+			if strings.Contains(j.text(), failed) {
+				t.Errorf("%s: %s", failed, j.text())
+			}
+		}
 		j.holdsNoSecret(t, err)
 	}
 }
