@@ -84,6 +84,20 @@ type Config struct {
 	TopicPartitions  int32
 	TopicReplication int16
 
+	// Delivery says how often a record may be in Kafka. It may be changed from
+	// one start to the next. Defaults to [AtLeastOnce].
+	Delivery Delivery
+
+	// TransactionRecords and TransactionEvery end a Kafka transaction, with
+	// [ExactlyOnce] alone: when it holds so many records, or this long after
+	// the first of them was read, whichever is first. A transaction costs
+	// Kafka some ten milliseconds whatever it holds, and its records are seen
+	// at its end: less costs throughput, more costs latency. A negative time
+	// ends it as soon as there is nothing more to take. Default to 5000 records
+	// and 20 ms.
+	TransactionRecords int
+	TransactionEvery   time.Duration
+
 	// ExistingRows says what to do when the slot is made and the table already
 	// holds rows, which no slot can deliver. Defaults to [RefuseRows].
 	ExistingRows ExistingRows
@@ -182,6 +196,9 @@ func (c Config) withDefaults() (Config, *pgx.ConnConfig, error) {
 	defaulted(&c.PositionsTopic, position.DefaultTopic)
 	defaulted(&c.TopicPartitions, 3)
 	defaulted(&c.TopicReplication, -1)
+	defaulted(&c.Delivery, AtLeastOnce)
+	defaulted(&c.TransactionRecords, 5000)
+	defaulted(&c.TransactionEvery, 20*time.Millisecond)
 	defaulted(&c.ExistingRows, RefuseRows)
 	defaulted(&c.LostSlot, StopOnLoss)
 	defaulted(&c.MaxBufferBytes, 64<<20)
@@ -208,6 +225,15 @@ func (c Config) withDefaults() (Config, *pgx.ConnConfig, error) {
 	}
 	if c.TopicReplication < -1 {
 		problem("topic-replication: must be at least 1, or -1 for the broker's default, got %d", c.TopicReplication)
+	}
+	if c.Delivery != AtLeastOnce && c.Delivery != ExactlyOnce {
+		problem("delivery: %q: use %s or %s", c.Delivery, AtLeastOnce, ExactlyOnce)
+	}
+	if c.TransactionRecords < 1 {
+		problem("transaction-records: must be at least 1, got %d", c.TransactionRecords)
+	}
+	if c.TransactionEvery > transactionTimeout/10 {
+		problem("transaction-every: must be at most %v, got %v", transactionTimeout/10, c.TransactionEvery)
 	}
 	if c.ExistingRows != RefuseRows && c.ExistingRows != SkipRows {
 		problem("existing-rows: %q: use %s or %s", c.ExistingRows, RefuseRows, SkipRows)

@@ -5,56 +5,35 @@ import (
 	"time"
 
 	"github.com/seed-048de892/walpost/relay/lsn"
+	"github.com/seed-048de892/walpost/relay/position"
 )
 
 // statusEvery is how often PostgreSQL hears from us at the least; a shorter
 // wal_sender_timeout makes it a third of that.
 const statusEvery = 10 * time.Second
 
-// save stores positions in Kafka as the tracker moves on, at most one every
-// ConfirmEvery, and has each confirmed to PostgreSQL after it.
-func (s *session) save(ctx context.Context) error {
-	for {
-		done, changed := s.tracker.confirmable()
-		if uint64(done.end) == s.saved.Load() {
-			select {
-			case <-changed:
-				continue
-			case <-ctx.Done():
-				return nil
-			}
-		}
-		if err := s.saveAt(ctx, done); err != nil {
-			if ctx.Err() != nil {
-				return nil //nolint:nilerr // the stop is why it failed
-			}
-			return err
-		}
-		s.tell()
-		pause := time.NewTimer(s.cfg.ConfirmEvery)
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
-			return nil
-		}
-	}
+// start is the point at which the session begins.
+func (s *session) start() point {
+	return point{end: s.from.End, commit: s.from.Commit, index: s.from.Index, sequence: s.from.Sequence, id: s.from.EventID}
 }
 
-// saveAt stores p unless it is stored.
-func (s *session) saveAt(ctx context.Context, p point) error {
-	if uint64(p.end) == s.saved.Load() {
-		return nil
-	}
+// position gives p as it is stored.
+func (s *session) position(p point) position.Position {
 	next := s.from
 	next.Commit, next.Index, next.End, next.Sequence = p.commit, p.index, p.end, p.sequence
-	next.At = time.Now().UTC()
-	if err := s.store.Save(ctx, next); err != nil {
-		return err
+	next.EventID = ""
+	if next.Partial() {
+		next.EventID = p.id
 	}
+	next.At = time.Now().UTC()
+	return next
+}
+
+// confirmed says that p is stored, so PostgreSQL may be told of it.
+func (s *session) confirmed(p point) {
 	s.saved.Store(uint64(p.end))
 	s.metrics.sequence.Set(float64(p.sequence))
-	return nil
+	s.tell()
 }
 
 // confirm tells PostgreSQL what is stored: at once when that has moved or the
@@ -87,5 +66,27 @@ func (s *session) tell() {
 	select {
 	case s.told <- struct{}{}:
 	default:
+	}
+}
+
+// guard asks regularly whether the lock and the slot are still this session's,
+// and fails when they are not, or when there is no answer. That is before
+// PostgreSQL gives them to another relay: it does so when it has not heard from
+// this one for SenderTimeout, and by then this one has been silent for half of it.
+func (s *session) guard(ctx context.Context) error {
+	regular := time.NewTicker(s.cfg.SenderTimeout / 6)
+	defer regular.Stop()
+	for {
+		select {
+		case <-regular.C:
+		case <-ctx.Done():
+			return nil
+		}
+		asking, cancel := context.WithTimeout(ctx, s.cfg.SenderTimeout/3)
+		err := s.database.holds(asking)
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
 	}
 }

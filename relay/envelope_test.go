@@ -225,7 +225,7 @@ func headerNames(r *kgo.Record) (names []string) {
 // before the relay hears of it.
 type stopper struct {
 	topic string
-	n     int // below 0: so many came after it
+	n     int
 	stop  context.CancelFunc
 }
 
@@ -239,8 +239,8 @@ func (s *stopper) OnProduceRecordUnbuffered(r *kgo.Record, err error) {
 }
 
 // TestAStopInsideATransaction stops the relay between events of one envelope,
-// several times. What comes again has the same id, sequence and position, and
-// nothing is missing.
+// several times. Nothing comes again, although PostgreSQL sends the transaction
+// again from its beginning, and nothing is missing.
 func TestAStopInsideATransaction(t *testing.T) {
 	f := newFixture(t)
 	f.config.TopicPartitions = 1
@@ -267,13 +267,11 @@ func TestAStopInsideATransaction(t *testing.T) {
 		s.wal(events(300)...)
 		s.row(large())
 	})
-	total := len(*made) + 1
 	for _, n := range []int{10, 350} {
 		// A full buffer holds a hundred of them: the end is far away.
 		config := f.config
 		ctx, cancel := context.WithCancel(t.Context())
-		hook := &stopper{f.topic, n, cancel}
-		config.Kafka = []kgo.Opt{kgo.WithHooks(hook)}
+		config.Kafka = []kgo.Opt{kgo.WithHooks(&stopper{f.topic, n, cancel})}
 		r, err := relay.New(config)
 		if err != nil {
 			t.Fatal(err)
@@ -281,34 +279,22 @@ func TestAStopInsideATransaction(t *testing.T) {
 		if err := r.Run(ctx); err != nil {
 			t.Fatal(err)
 		}
-		total += n - hook.n
 	}
 	f.config.MaxBufferBytes = 0
 	stop = f.start(t)
 	f.write(t, next())
-	records := f.read(t, total)
+	records := f.read(t, len(*made))
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
-	var last int64
-	repeats := 0
 	for i, e := range records {
-		switch {
-		case e.Sequence == last+1:
-			last++
-		case e.Sequence == 1:
-			last = 1
-			repeats++
-		default:
-			t.Fatalf("record %d has sequence %d behind %d", i, e.Sequence, last)
+		if e.Sequence != int64(i+1) {
+			t.Fatalf("record %d has sequence %d", i, e.Sequence)
 		}
-		want := (*made)[e.Sequence-1]
+		want := (*made)[i]
 		index := e.Position[strings.LastIndexByte(e.Position, '/')+1:]
 		if wantIndex := fmt.Sprint((e.Sequence - 1) % int64(len(*made)-1)); e.ID != want.ID.String() || e.AggregateVersion != e.Sequence || index != wantIndex {
 			t.Fatalf("record %d has sequence %d, id %s, version %d and index %s; want %v, %d and %s", i, e.Sequence, e.ID, e.AggregateVersion, index, want.ID, e.Sequence, wantIndex)
 		}
-	}
-	if last != int64(len(*made)) || repeats != 2 {
-		t.Errorf("the last sequence is %d after %d repeats, want %d after 2", last, repeats, len(*made))
 	}
 }

@@ -4,37 +4,29 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"github.com/seed-048de892/walpost/relay/position"
-	"github.com/seed-048de892/walpost/relay/slot"
-	"github.com/seed-048de892/walpost/relay/wal"
 )
-
-// metadataMinAge lets the client look again soon for a topic just made.
-const metadataMinAge = 250 * time.Millisecond
-
-// lockEvery is how often a standby asks whether it is its turn.
-const lockEvery = 250 * time.Millisecond
 
 // prepare takes the lock, decides where to begin, makes what is missing, and
 // starts the stream.
-func (s *session) prepare(ctx context.Context, conn *pgx.Conn, pg *pgx.ConnConfig) error {
+func (s *session) prepare(ctx context.Context) error {
+	s.publisher = &atLeastOnce{s: s}
+	if s.cfg.Delivery == ExactlyOnce {
+		s.publisher = &exactlyOnce{s: s, more: make(chan struct{}, 1)}
+	}
 	// The lock keeps standbys from looking at positions while another relay
 	// writes them. It ends with the connection. The slot itself is the guard
 	// against a relay that has lost the lock without knowing.
-	if err := lock(ctx, conn, s.cfg.Slot); err != nil {
-		return fmt.Errorf("wait for the lock of slot %s: %w", s.cfg.Slot, err)
+	if err := s.database.lock(ctx); err != nil {
+		return err
 	}
-	state, err := slot.Inspect(ctx, conn, s.cfg.names())
+	state, err := s.database.inspect(ctx)
 	if err != nil {
 		return err
 	}
 	s.state = state
-	if err := s.store.Prepare(ctx); err != nil {
+	if err := s.positions.Prepare(ctx); err != nil {
 		return err
 	}
 	stored, err := s.load(ctx)
@@ -52,74 +44,60 @@ func (s *session) prepare(ctx context.Context, conn *pgx.Conn, pg *pgx.ConnConfi
 				Hint: fmt.Sprintf("drop the slot, run: select pg_drop_replication_slot('%s'); and start once with --lost-slot=continue", s.cfg.Slot),
 			}
 		}
-		if err := slot.Publish(ctx, conn, s.cfg.names(), state); err != nil {
+		if err := s.database.publish(ctx, state); err != nil {
 			return err
 		}
 	}
 	s.from = start.position
 	if start.create {
-		if err := s.createSlot(ctx, conn, pg, start); err != nil {
+		if err := s.createSlot(ctx, start); err != nil {
 			return err
 		}
 	}
-	return s.startStream(ctx, pg)
-}
-
-// lock takes the advisory lock of slot for as long as conn is open. It asks
-// again and again: a statement that waits for the lock in the server would hold
-// a snapshot, and with it back vacuum, for as long as the other relay works.
-func lock(ctx context.Context, conn *pgx.Conn, slot string) error {
-	ticker := time.NewTicker(lockEvery)
-	defer ticker.Stop()
-	for {
-		var taken bool
-		err := conn.QueryRow(ctx, "select pg_try_advisory_lock(hashtextextended('walpost relay ' || $1, 0))", slot).Scan(&taken)
-		if err != nil || taken {
-			return err
-		}
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
+	return s.startStream(ctx)
 }
 
 // load gives the stored position, nil where there is none.
 func (s *session) load(ctx context.Context) (*position.Position, error) {
-	p, found, err := s.store.Load(ctx)
+	p, found, err := s.positions.Load(ctx)
 	if err != nil || !found {
 		return nil, err
 	}
 	return &p, nil
 }
 
+// store stores p before the stream has begun.
+func (s *session) store(ctx context.Context, p position.Position) error {
+	x, ok := s.publisher.(*exactlyOnce)
+	if !ok {
+		return s.positions.Save(ctx, p)
+	}
+	if err := s.producer.BeginTransaction(); err != nil {
+		return fmt.Errorf("begin a Kafka transaction: %w", err)
+	}
+	return x.commitWith(ctx, p)
+}
+
 // createSlot makes the slot and stores where it begins. The intent is stored
 // first, so that a start that is cut off here is told from a lost position.
-func (s *session) createSlot(ctx context.Context, conn *pgx.Conn, pg *pgx.ConnConfig, start beginning) error {
+func (s *session) createSlot(ctx context.Context, start beginning) error {
 	if start.drop {
-		if err := slot.Drop(ctx, conn, s.cfg.Slot); err != nil {
+		if err := s.database.drop(ctx); err != nil {
 			return err
 		}
 	}
-	if err := s.store.Save(ctx, s.from); err != nil {
+	if err := s.store(ctx, s.from); err != nil {
 		return err
 	}
-	replica, err := wal.Connect(ctx, &pg.Config, s.cfg.SenderTimeout)
-	if err != nil {
-		return err
-	}
-	s.log.InfoContext(ctx, "creating the slot; this waits for open transactions", slog.String("slot", s.cfg.Slot))
-	created, err := slot.Create(ctx, replica, conn, s.cfg.names(), s.state)
-	err = errors.Join(err, replica.Close(ctx))
+	created, err := s.database.create(ctx, s.state)
 	if err != nil {
 		if created.Start != 0 { // it would keep WAL until the next start
-			err = errors.Join(err, slot.Drop(context.WithoutCancel(ctx), conn, s.cfg.Slot))
+			err = errors.Join(err, s.database.drop(context.WithoutCancel(ctx)))
 		}
 		return err
 	}
 	if created.ExistingRows && start.fresh && s.cfg.ExistingRows == RefuseRows {
-		if err := slot.Drop(ctx, conn, s.cfg.Slot); err != nil {
+		if err := s.database.drop(ctx); err != nil {
 			return err
 		}
 		return &GapError{
@@ -128,30 +106,67 @@ func (s *session) createSlot(ctx context.Context, conn *pgx.Conn, pg *pgx.ConnCo
 		}
 	}
 	s.from.Creating, s.from.End = false, created.Start
-	return s.store.Save(ctx, s.from)
+	return s.store(ctx, s.from)
 }
 
-// startStream takes the slot. Only then can no other relay publish any more,
-// so the position is read again: one that has moved since belongs to a relay
-// that held the slot until now.
-func (s *session) startStream(ctx context.Context, pg *pgx.ConnConfig) error {
-	stream, err := wal.Start(ctx, &pg.Config, wal.Options{
-		Slot: s.cfg.Slot, Publication: s.cfg.Publication, Messages: s.cfg.Messages == ReadMessages, Start: s.from.End, SenderTimeout: s.cfg.SenderTimeout,
-	})
+// startStream takes the slot, then fences, and only then reads the position
+// that counts. Whoever has published before can't store another one after it:
+// without the slot a relay publishes nothing new, what it still has in a Kafka
+// transaction is ended by the fence, and what it has published without one is
+// known again by its sequence.
+func (s *session) startStream(ctx context.Context) error {
+	stream, err := s.database.stream(ctx, s.from.End)
 	if err != nil {
 		return err
 	}
-	stored, err := s.load(ctx)
-	if err == nil && (stored == nil || stored.End != s.from.End || stored.Sequence != s.from.Sequence) {
-		err = errors.New("another relay has stored a position meanwhile")
-	}
-	if err != nil {
+	if err := s.settle(ctx); err != nil {
 		return errors.Join(err, stream.Close())
 	}
 	s.stream = stream
 	s.router = router{source: s.cfg.Source, generation: s.from.Generation}
-	s.sequence, s.resume = s.from.Sequence, s.from.Commit
-	s.tracker.done = point{end: s.from.End, commit: s.from.Commit, index: s.from.Index, sequence: s.from.Sequence}
+	s.sequence = s.from.Sequence
+	s.tracker.done = s.start()
 	s.saved.Store(uint64(s.from.End))
+	return nil
+}
+
+// settle fences and reads the position again. It may have moved on since it was
+// read first, by a relay that had the slot until now: the stream, which began
+// earlier then, gives some transactions that are passed over.
+func (s *session) settle(ctx context.Context) error {
+	state, err := s.database.inspect(ctx) // first: what it has confirmed was stored before
+	if err != nil {
+		return err
+	}
+	if s.cfg.Delivery == ExactlyOnce {
+		if _, _, err := s.producer.ProducerID(ctx); err != nil {
+			return fmt.Errorf("fence the producer %s: %w", s.transactional(), err)
+		}
+	}
+	stored, err := s.load(ctx)
+	if err != nil {
+		return err
+	}
+	if s.cfg.Delivery == AtLeastOnce && stored != nil && stored.Transactional {
+		// It may have been written by a relay that publishes in transactions
+		// and does not know yet that the slot is gone.
+		if err := s.outside.fence(ctx, transactionalID(s.cfg.Source)); err != nil {
+			return err
+		}
+		if stored, err = s.load(ctx); err != nil {
+			return err
+		}
+	}
+	start, err := begin(stored, state, s.cfg.names(), StopOnLoss)
+	if err != nil {
+		return err
+	}
+	if p := start.position; start.create || p.Generation != s.from.Generation || p.End < s.from.End || p.Sequence < s.from.Sequence {
+		return errors.New("another relay has stored a position meanwhile")
+	}
+	s.from = start.position
+	if s.cfg.Delivery == ExactlyOnce && !s.from.Transactional {
+		return s.store(ctx, s.from) // says to the next relay that there is something to fence
+	}
 	return nil
 }

@@ -18,13 +18,14 @@ import (
 
 // A transaction is the one being read.
 type transaction struct {
-	session *session
-	entry   *entry
-	commit  lsn.Pos
-	at      time.Time // of the commit
-	records int64
-	promise func(*kgo.Record, error) // acknowledged, as one value for all records
-	skip    bool                     // published before this session
+	commit    lsn.Pos
+	at        time.Time // of the commit
+	records   int64     // read, with those passed over
+	published int64     // so many of its first records are in Kafka from before
+	skip      bool      // all of it is
+
+	part *part       // the one that takes records, where delivery is at least once
+	last *kgo.Record // the one handed on last
 }
 
 // read takes messages off the stream until ctx ends.
@@ -39,7 +40,9 @@ func (s *session) read(ctx context.Context) error {
 		}
 		if m.Data == nil {
 			s.metrics.serverEnd.Store(uint64(m.End))
-			s.tracker.keepalive(m.End)
+			if s.open == nil {
+				s.publisher.keepalive(m.End)
+			}
 			if m.Reply {
 				s.tell()
 			}
@@ -61,9 +64,7 @@ func (s *session) decode(ctx context.Context, b []byte) error {
 		if err != nil {
 			return err
 		}
-		t := &transaction{session: s, entry: s.tracker.begin(), commit: m.FinalLSN, at: m.CommitTime, skip: m.FinalLSN <= s.resume}
-		t.promise = t.acknowledged
-		s.open = t
+		s.open = s.begin(m)
 	case pgoutput.KindRelation:
 		return s.relation(b)
 	case pgoutput.KindInsert:
@@ -129,10 +130,29 @@ func (s *session) insert(ctx context.Context, b []byte) error {
 	return s.publish(ctx, record)
 }
 
-// publish hands the next record of the open transaction to the client.
+// begin opens the transaction of m. What the position that the session began
+// with covers is passed over: that can be where PostgreSQL has forgotten what
+// was confirmed, or had not been told of it.
+func (s *session) begin(m pgoutput.Begin) *transaction {
+	t := &transaction{commit: m.FinalLSN, at: m.CommitTime}
+	switch {
+	case m.FinalLSN > s.from.Commit:
+	case m.FinalLSN == s.from.Commit && s.from.Partial():
+		t.published = s.from.Index + 1
+	default:
+		t.skip = true
+	}
+	return t
+}
+
+// publish hands the next record of the open transaction on, unless it is in
+// Kafka from before.
 func (s *session) publish(ctx context.Context, record *kgo.Record) error {
 	t := s.open
-	if err := s.topics.ensure(ctx, s.client, record.Topic); err != nil {
+	if t.records < t.published {
+		return s.passOver(t, record)
+	}
+	if err := s.topics.ensure(ctx, s.admin, record.Topic); err != nil {
 		return err
 	}
 	if err := s.budget.take(ctx, size(record)); err != nil {
@@ -145,10 +165,26 @@ func (s *session) publish(ctx context.Context, record *kgo.Record) error {
 	}
 	s.sequence++
 	t.records++
-	s.tracker.add(t.entry)
-	// The session's end must not fail records on their way: finish waits.
-	s.client.Produce(context.WithoutCancel(ctx), record, t.promise)
+	s.publisher.add(ctx, t, record)
 	return nil
+}
+
+// passOver counts a record that is in Kafka. The last of them must be the event
+// that the position names: if it is another one, the log is read in another
+// way than before, and passing over would lose events.
+func (s *session) passOver(t *transaction, record *kgo.Record) error {
+	t.records++
+	if id := eventID(record); t.records == t.published && id != s.from.EventID {
+		return s.recount(t, "event "+id)
+	}
+	return nil
+}
+
+func (s *session) recount(t *transaction, instead string) error {
+	return &GapError{
+		What: fmt.Sprintf("transaction %v holds %s where event %s was published as its number %d, and the events behind that were not yet", t.commit, instead, s.from.EventID, s.from.Index),
+		Hint: "start with the --table, --publication, --messages, --message-prefix and --skip-message of before until the stored position is beyond this transaction",
+	}
 }
 
 func (s *session) commit(m pgoutput.Commit) error {
@@ -156,27 +192,25 @@ func (s *session) commit(m pgoutput.Commit) error {
 	if t == nil || t.commit != m.CommitLSN {
 		return fmt.Errorf("commit %v without its begin in the replication stream", m.CommitLSN)
 	}
-	s.open = nil
-	p := point{end: m.EndLSN}
-	if t.records > 0 {
-		p.commit, p.index, p.sequence = t.commit, t.records-1, s.sequence
+	if t.records < t.published {
+		return s.recount(t, "no event")
 	}
-	s.tracker.commit(t.entry, p)
+	s.open = nil
+	if t.skip || t.records == t.published {
+		s.publisher.keepalive(m.EndLSN)
+		return nil
+	}
+	s.publisher.commit(t, m.EndLSN)
 	return nil
 }
 
-// acknowledged is called by the client for every record, in any order. After
-// a failed one nothing of this session's is produced or confirmed beyond it.
-func (t *transaction) acknowledged(r *kgo.Record, err error) {
-	s := t.session
-	s.budget.give(size(r))
-	if err != nil {
-		s.failed.Store(true)
-		s.fail(refused(r, err))
-		return
-	}
-	s.metrics.published(r.Topic, time.Since(t.at))
-	s.tracker.acknowledge(t.entry)
+// refusal ends the session by a record that the client has failed. Nothing is
+// waited for any more: records behind it may be in front of it, if it comes
+// again.
+func (s *session) refusal(r *kgo.Record, err error) {
+	s.failed.Store(true)
+	s.fail(refused(r, err))
+	s.give(errGrace)
 }
 
 // refused tells a record that Kafka will never take from a session that ends.

@@ -7,14 +7,12 @@ import (
 	"log/slog"
 	"sync/atomic"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // A Relay publishes one outbox.
 type Relay struct {
 	cfg     Config
-	pg      *pgx.ConnConfig
+	outside outside
 	metrics *metrics
 
 	streaming atomic.Bool
@@ -31,7 +29,7 @@ func New(cfg Config) (*Relay, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register the relay's metrics: %w", err)
 	}
-	return &Relay{cfg: cfg, pg: pg, metrics: metrics}, nil
+	return &Relay{cfg: cfg, outside: &servers{cfg: cfg, pg: pg}, metrics: metrics}, nil
 }
 
 // Run publishes until ctx ends, and returns after everything it started has
@@ -60,10 +58,14 @@ func (r *Relay) Run(ctx context.Context) error {
 		if time.Since(began) > time.Minute {
 			pause = shortest // it had worked
 		}
-		if busy(err) {
+		switch {
+		case busy(err):
 			r.cfg.Log.InfoContext(ctx, "slot is busy, waiting for it", slog.String("slot", r.cfg.Slot), slog.Any("error", err))
-			pause = min(pause, time.Second)
-		} else {
+			pause = min(pause, lockEvery)
+		case fenced(err):
+			r.cfg.Log.WarnContext(ctx, "another relay of this source has taken over, or a Kafka transaction took too long; waiting as a standby",
+				slog.String("source", r.cfg.Source), slog.Any("error", err))
+		default:
 			r.cfg.Log.WarnContext(ctx, "session ended, going on from the stored position", slog.Any("error", err), slog.Duration("pause", pause))
 		}
 		timer := time.NewTimer(pause)

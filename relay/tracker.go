@@ -7,9 +7,9 @@ import (
 )
 
 // A tracker turns acknowledgements, which come in any order, into the one
-// point that is safe to confirm: the end of the longest run of transactions
-// from the front that are done. The zero tracker is ready to use, and safe
-// for concurrent use.
+// point that is safe to store: the end of the longest run of entries from the
+// front that are done. The zero tracker is ready to use, and safe for
+// concurrent use.
 //
 // A keepalive is an entry like a transaction: what the server says it has sent
 // up to counts only when all that came before it is done.
@@ -21,22 +21,14 @@ type tracker struct {
 	changed chan struct{} // see wait
 }
 
-// A point is a state of the stream between two transactions.
-type point struct {
-	end      lsn.Pos // to be confirmed
-	commit   lsn.Pos // of the last transaction that had records
-	index    int64   // of its last record
-	sequence int64   // of that record
-}
-
-// An entry is a transaction, or a keepalive.
+// An entry is a transaction or a part of one, or a keepalive.
 type entry struct {
-	point
+	point        // reached when it is done: without an end inside a transaction
 	pending int  // records not yet acknowledged
-	closed  bool // its commit has been read
+	closed  bool // no record follows
 }
 
-// begin adds a transaction whose records follow.
+// begin adds an entry whose records follow.
 func (t *tracker) begin() *entry {
 	e := new(entry)
 	t.mu.Lock()
@@ -60,9 +52,8 @@ func (t *tracker) acknowledge(e *entry) {
 	t.advance()
 }
 
-// commit closes e at p. A p whose sequence is 0 had no records and keeps what
-// was last.
-func (t *tracker) commit(e *entry, p point) {
+// close says that no record of e follows, and what is reached with it.
+func (t *tracker) close(e *entry, p point) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e.point, e.closed = p, true
@@ -91,10 +82,7 @@ func (t *tracker) advance() {
 		if !e.closed || e.pending > 0 {
 			break
 		}
-		t.done.end = max(t.done.end, e.end) // never backwards
-		if e.sequence > 0 {
-			t.done.commit, t.done.index, t.done.sequence = e.commit, e.index, e.sequence
-		}
+		t.done = t.done.reach(e.point)
 		t.entries[t.front] = nil
 		t.front++
 	}
@@ -108,9 +96,9 @@ func (t *tracker) advance() {
 	}
 }
 
-// confirmable gives the point up to which all is done, and a channel that is
+// reached gives the point up to which all is done, and a channel that is
 // closed when it has moved on.
-func (t *tracker) confirmable() (point, <-chan struct{}) {
+func (t *tracker) reached() (point, <-chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.changed == nil {
@@ -119,7 +107,7 @@ func (t *tracker) confirmable() (point, <-chan struct{}) {
 	return t.done, t.changed
 }
 
-// inFlight is how many transactions are read and not done.
+// inFlight is how many entries are read and not done.
 func (t *tracker) inFlight() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -20,6 +20,7 @@ func TestTrackerConfirmsTheLongestFinishedPrefix(t *testing.T) {
 			pending int
 			closed  bool
 			last    int64 // sequence; 0: no records
+			part    bool  // its transaction goes on in the next item
 		}
 		var items []*item
 		var open *item
@@ -48,8 +49,17 @@ func TestTrackerConfirmsTheLongestFinishedPrefix(t *testing.T) {
 				}
 				next += 10
 				open.end, open.closed = next, true
-				tr.commit(open.entry, point{end: next, sequence: open.last, commit: next - 5})
+				tr.close(open.entry, point{end: next, sequence: open.last, commit: next - 5})
 				open = nil
+			},
+			"part": func(t *rapid.T) {
+				if open == nil {
+					t.Skip("no transaction")
+				}
+				open.closed, open.part = true, true
+				tr.close(open.entry, point{sequence: open.last, index: open.last})
+				open = &item{entry: tr.begin()}
+				items = append(items, open)
 			},
 			"keepalive": func(*rapid.T) {
 				next += 10
@@ -77,12 +87,15 @@ func TestTrackerConfirmsTheLongestFinishedPrefix(t *testing.T) {
 						break
 					}
 					want.end = max(want.end, i.end)
-					if i.last > 0 {
-						want.sequence, want.commit = i.last, i.end-5
+					switch {
+					case i.last > 0 && i.part:
+						want.sequence, want.index, want.commit = i.last, i.last, 0
+					case i.last > 0:
+						want.sequence, want.index, want.commit = i.last, 0, i.end-5
 					}
 				}
-				if got, _ := tr.confirmable(); got != want {
-					t.Fatalf("confirmable %+v, want %+v", got, want)
+				if got, _ := tr.reached(); got != want {
+					t.Fatalf("reached %+v, want %+v", got, want)
 				}
 			},
 		})
@@ -94,8 +107,8 @@ func TestTrackerWakesWhoWaits(t *testing.T) {
 	var tr tracker
 	e := tr.begin()
 	tr.add(e)
-	_, changed := tr.confirmable()
-	tr.commit(e, point{end: 7, sequence: 1})
+	_, changed := tr.reached()
+	tr.close(e, point{end: 7, sequence: 1})
 	select {
 	case <-changed:
 		t.Fatal("woken while a record is on its way")

@@ -10,11 +10,15 @@ import (
 	"github.com/seed-048de892/walpost/relay/lsn"
 )
 
-// Version of the record's format; see docs/formats/positions.md.
-const Version = 1
+// Versions of the record's format; see docs/formats/positions.md.
+const (
+	VersionWhole   = 1 // nothing of a transaction behind End is in Kafka
+	VersionPartial = 2 // of the transaction at Commit, records are
+)
 
-// A Position says what of one source Kafka has acknowledged. Everything that
-// committed up to End is in Kafka, and the last of it has Sequence.
+// A Position says what of one source Kafka has. Everything that committed up
+// to End is in Kafka, where the position is [Position.Partial] the first
+// records of the transaction behind it too, and the last of all has Sequence.
 type Position struct {
 	Version int `json:"version"`
 
@@ -39,11 +43,33 @@ type Position struct {
 
 	Sequence int64     `json:"sequence"` // of the last record; 0 before the first
 	At       time.Time `json:"at"`       // when this was written
+
+	// EventID is the last record's event, where the position is partial: a
+	// relay that goes on inside the transaction sees by it that it counts the
+	// records as they were counted.
+	EventID string `json:"eventId,omitempty"`
+
+	// Transactional is set by Load where the source's last record was written
+	// in a Kafka transaction, whatever became of that: a relay that writes in
+	// transactions may still be at work, until it is fenced.
+	Transactional bool `json:"-"`
 }
 
-// Encode gives the record's value.
+// Partial reports whether of the transaction at Commit only the records up to
+// Index are in Kafka. Streaming goes on from End all the same, since PostgreSQL
+// sends transactions whole; what is in Kafka is then passed over.
+//
+// A transaction ends behind the beginning of its commit record. So End is
+// beyond Commit exactly where the whole of it is covered; it equals Commit
+// where the commit record follows that of the transaction before.
+func (p Position) Partial() bool { return p.Commit != 0 && p.End <= p.Commit }
+
+// Encode gives the record's value. Only a partial position needs the later
+// version, so that a relay of before it can go on from all others.
 func (p Position) Encode() ([]byte, error) {
-	p.Version = Version
+	if p.Version = VersionWhole; p.Partial() {
+		p.Version = VersionPartial
+	}
 	return json.Marshal(p)
 }
 
@@ -54,11 +80,12 @@ func Decode(b []byte) (Position, error) {
 	if err := json.Unmarshal(b, &p); err != nil {
 		return p, fmt.Errorf("decode position: %w", err)
 	}
-	if p.Version != Version {
-		return p, fmt.Errorf("decode position: version %d, this relay reads %d; run the relay that wrote it, or a later one", p.Version, Version)
+	if p.Version < VersionWhole || p.Version > VersionPartial {
+		return p, fmt.Errorf("decode position: version %d, this relay reads up to %d; run the relay that wrote it, or a later one", p.Version, VersionPartial)
 	}
-	if p.Generation < 1 || p.Sequence < 0 || p.Index < 0 || p.SystemID == "" || p.Slot == "" {
-		return p, fmt.Errorf("decode position: %s is incomplete", b)
+	if p.Generation < 1 || p.Sequence < 0 || p.Index < 0 || p.SystemID == "" || p.Slot == "" ||
+		p.Partial() != (p.Version == VersionPartial) {
+		return p, fmt.Errorf("decode position: %s is incomplete or contradicts itself", b)
 	}
 	return p, nil
 }
