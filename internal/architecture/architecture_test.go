@@ -112,7 +112,7 @@ func TestServicesDoNotKnowEachOther(t *testing.T) {
 func TestNoTestCodeInPrograms(t *testing.T) {
 	t.Parallel()
 	for _, p := range list(t, filepath.Join("..", "..")) {
-		if !within(p.ImportPath, "cmd/relay", "cmd/archive", "cmd/user") {
+		if !within(p.ImportPath, "cmd/relay", "cmd/archive", "cmd/user", "cmd/inbox") {
 			continue
 		}
 		for _, dep := range p.Deps {
