@@ -212,8 +212,9 @@ func TestCollationsAndEncodingsOfEmit(t *testing.T) {
 	exec(conn, `create collation blind (provider = icu, locale = 'und-u-ks-level2', deterministic = false)`)
 	exec(conn, `create table names (a text collate blind, b text collate "C", c text)`)
 	exec(conn, `insert into names values ('user', '42', 'T')`)
-	exec(conn, `select outbox_emit(a, b, c, 1, a, ''), outbox_emit(a, a, a, 1, a, a) from names`)
-	if refused := refusal(t, conn, `select outbox_emit(a || ' ', b, c, 1, a || '/', '') from names`); refused.ColumnName != "topic" {
+	// The bytea form, as the others do not pass a collation on.
+	exec(conn, `select outbox_emit(a, b, c, 1, a, ''::bytea), outbox_emit(a, a, a, 1, a, ''::bytea) from names`)
+	if refused := refusal(t, conn, `select outbox_emit(a || ' ', a, a, 1, a || '/', ''::bytea) from names`); refused.ColumnName != "topic" {
 		t.Errorf("column %q at fault, want topic", refused.ColumnName)
 	}
 
