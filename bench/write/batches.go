@@ -28,7 +28,7 @@ func measureBatches(ctx context.Context, db *database, b *strings.Builder) error
 				return inTx(ctx, pool, func(tx pgx.Tx) error { return w.write(ctx, tx, list) })
 			}})
 		}
-		turns, err := db.rounds(ctx, fmt.Sprintf("batches of %d events", n), db.off, db.Turn, contenders)
+		turns, err := db.rounds(ctx, course{fmt.Sprintf("batches of %d events", n), db.off, db.BatchClients, db.Turn}, contenders)
 		if err != nil {
 			return err
 		}
@@ -42,7 +42,7 @@ func measureBatches(ctx context.Context, db *database, b *strings.Builder) error
 			cpuLines[i] = append(cpuLines[i], micros(cpu[i]))
 		}
 	}
-	b.WriteString("Many events in a transaction, `synchronous_commit` off: events/s as a ratio to `outbox.Write`, higher is better, and in parentheses as they were.\n\n")
+	fmt.Fprintf(b, "Many events in a transaction, %d clients, `synchronous_commit` off: events/s as a ratio to `outbox.Write`, higher is better, and in parentheses as they were.\n\n", db.BatchClients)
 	table(b, 1, head, lines)
 	b.WriteString("CPU of the clients and of the server's sessions together for an event in the same run, µs, lower is better; it depends less than events/s on what else the machine does.\n\n")
 	table(b, 1, head, cpuLines)

@@ -65,7 +65,7 @@ func pool(ctx context.Context, cfg Config, synchronousCommit string) (*pgxpool.P
 		return nil, fmt.Errorf("dsn: %w", err)
 	}
 	c.ConnConfig.RuntimeParams["synchronous_commit"] = synchronousCommit
-	c.MaxConns, c.MinConns = int32(cfg.Clients), int32(cfg.Clients)
+	c.MaxConns = int32(max(cfg.Clients, cfg.BatchClients))
 	return pgxpool.NewWithConfig(ctx, c)
 }
 
@@ -112,8 +112,8 @@ func (db *database) describe(ctx context.Context, out io.Writer) error {
 			}
 		}
 	}
-	fmt.Fprintf(out, "%s. %s. %d cores, %d clients on the same machine, payloads of %d bytes; medians of %d rounds in which the contenders took turns of %v.\n\n",
-		server, strings.Join(versions, ", "), runtime.NumCPU(), db.Clients, db.PayloadBytes, db.Rounds, db.Turn)
+	fmt.Fprintf(out, "%s. %s. %d cores for server and clients, payloads of %d bytes; medians of %d rounds in which the contenders took turns of %v.\n\n",
+		server, strings.Join(versions, ", "), runtime.NumCPU(), db.PayloadBytes, db.Rounds, db.Turn)
 	return nil
 }
 

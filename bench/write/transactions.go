@@ -126,12 +126,12 @@ func measureTransactions(ctx context.Context, db *database, b *strings.Builder) 
 	}
 	perSecond := func(t turn) float64 { return t.perSecond }
 	cpu := func(t turn) float64 { return t.goCPU + t.serverCPU }
-	off, err := db.rounds(ctx, "transactions, synchronous_commit off", db.off, db.Turn, contenders)
+	off, err := db.rounds(ctx, course{"transactions, synchronous_commit off", db.off, db.Clients, db.Turn}, contenders)
 	if err != nil {
 		return err
 	}
 	// A disk is slower than a core, and moodier.
-	on, err := db.rounds(ctx, "transactions, synchronous_commit on", db.on, 4*db.Turn, contenders)
+	on, err := db.rounds(ctx, course{"transactions, synchronous_commit on", db.on, db.Clients, 4 * db.Turn}, contenders)
 	if err != nil {
 		return err
 	}
@@ -152,8 +152,8 @@ func measureTransactions(ctx context.Context, db *database, b *strings.Builder) 
 			spread(ratioOn[i]), count(rateOn[i]), ratio(cpuOn[i][0]), count(wal[i]),
 		}
 	}
-	b.WriteString("Transactions of one business statement (an update by key), with and without an event, `synchronous_commit` off and on (turns four times as long). " +
-		"Ratios are to the first line, higher is better; CPU is that of the clients and of the server's sessions together for a transaction, lower is better.\n\n")
+	fmt.Fprintf(b, "Transactions of one business statement (an update by key), with and without an event, %d clients, `synchronous_commit` off and on (turns four times as long). "+
+		"Ratios are to the first line, higher is better; CPU is that of the clients and of the server's sessions together for a transaction, lower is better.\n\n", db.Clients)
 	table(b, 2, head, lines)
 	return nil
 }

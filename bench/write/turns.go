@@ -41,10 +41,17 @@ type turn struct {
 	walBytes                    float64 // for each transaction
 }
 
-// rounds lets the contenders take turns of that length and gives the turns of
-// each. The first
+// A course says how contenders take turns.
+type course struct {
+	title   string
+	pool    *pgxpool.Pool
+	clients int
+	length  time.Duration // of a turn
+}
+
+// rounds lets the contenders take turns and gives the turns of each. The first
 // round warms them up: its turns are left out.
-func (db *database) rounds(ctx context.Context, title string, pool *pgxpool.Pool, length time.Duration, list []contender) ([][]turn, error) {
+func (db *database) rounds(ctx context.Context, c course, list []contender) ([][]turn, error) {
 	for _, w := range db.ways {
 		if err := db.empty(ctx, &w); err != nil {
 			return nil, err
@@ -53,12 +60,12 @@ func (db *database) rounds(ctx context.Context, title string, pool *pgxpool.Pool
 	random := rand.New(rand.NewPCG(1, 2))
 	turns := make([][]turn, len(list))
 	for round := range db.Rounds + 1 {
-		fmt.Fprintf(db.Progress, "%s: round %d of %d\n", title, round, db.Rounds)
+		fmt.Fprintf(db.Progress, "%s: round %d of %d\n", c.title, round, db.Rounds)
 		if err := db.checkpoint(ctx); err != nil {
 			return nil, err
 		}
 		for _, i := range random.Perm(len(list)) { // nobody is always first, or behind the same one
-			t, err := db.turn(ctx, pool, length, &list[i])
+			t, err := db.turn(ctx, c, &list[i])
 			if err != nil {
 				return nil, err
 			}
@@ -71,24 +78,24 @@ func (db *database) rounds(ctx context.Context, title string, pool *pgxpool.Pool
 }
 
 // turn lets all clients run c until the turn is over.
-func (db *database) turn(ctx context.Context, pool *pgxpool.Pool, length time.Duration, c *contender) (turn, error) {
+func (db *database) turn(ctx context.Context, by course, c *contender) (turn, error) {
 	began, err := db.walPosition(ctx)
 	if err != nil {
 		return turn{}, err
 	}
-	before, err := db.usage(ctx, pool)
+	before, err := db.usage(ctx, by.pool)
 	if err != nil {
 		return turn{}, err
 	}
 	var done atomic.Int64
-	errs := make([]error, db.Clients)
+	errs := make([]error, by.clients)
 	start := time.Now()
 	var wg sync.WaitGroup
-	for id := range db.Clients {
+	for id := range by.clients {
 		wg.Go(func() {
 			me := client{id: id}
-			for errs[id] == nil && (me.done == 0 || time.Since(start) < length) {
-				errs[id] = c.run(ctx, pool, &me)
+			for errs[id] == nil && (me.done == 0 || time.Since(start) < by.length) {
+				errs[id] = c.run(ctx, by.pool, &me)
 				me.done++
 			}
 			done.Add(int64(me.done))
@@ -101,7 +108,7 @@ func (db *database) turn(ctx context.Context, pool *pgxpool.Pool, length time.Du
 			return turn{}, fmt.Errorf("%s: %w", c.name, err)
 		}
 	}
-	after, err := db.usage(ctx, pool)
+	after, err := db.usage(ctx, by.pool)
 	if err != nil {
 		return turn{}, err
 	}

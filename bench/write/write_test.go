@@ -18,7 +18,7 @@ import (
 // testDatabase is one with all tables.
 func testDatabase(t testing.TB) *database {
 	t.Helper()
-	cfg, err := Config{DSN: devstacktest.Database(t), Clients: 2, Rounds: 1, Turn: 5 * time.Millisecond, Sizes: []int{1, 7}}.withDefaults()
+	cfg, err := Config{DSN: devstacktest.Database(t), Clients: 3, BatchClients: 2, Rounds: 1, Turn: 5 * time.Millisecond, Sizes: []int{1, 7}}.withDefaults()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ func TestMissingEventsAreAnError(t *testing.T) {
 }
 
 func TestRun(t *testing.T) {
-	cfg := Config{DSN: devstacktest.Database(t), Clients: 2, Rounds: 1, Turn: 5 * time.Millisecond, Sizes: []int{1, 7}, WarmWAL: 1 << 20, Progress: t.Output()}
+	cfg := Config{DSN: devstacktest.Database(t), Clients: 3, BatchClients: 2, Rounds: 1, Turn: 5 * time.Millisecond, Sizes: []int{1, 7}, WarmWAL: 1 << 20, Progress: t.Output()}
 	var out strings.Builder
 	if err := Run(t.Context(), cfg, &out); err != nil {
 		t.Fatal(err)
@@ -186,8 +186,8 @@ func TestRun(t *testing.T) {
 }
 
 func TestEveryProblemOfAConfigIsTold(t *testing.T) {
-	err := Run(t.Context(), Config{Clients: -1, Rounds: -1, Turn: -1, PayloadBytes: 1, Sizes: []int{0}, WarmWAL: -1, Parts: []string{"all"}}, t.Output())
-	for _, field := range []string{"dsn", "clients", "rounds", "turn", "payload-bytes", "sizes", "warm-wal", "parts"} {
+	err := Run(t.Context(), Config{Clients: -1, BatchClients: -1, Rounds: -1, Turn: -1, PayloadBytes: 1, Sizes: []int{0}, WarmWAL: -1, Parts: []string{"all"}}, t.Output())
+	for _, field := range []string{"dsn", "clients", "batch-clients", "rounds", "turn", "payload-bytes", "sizes", "warm-wal", "parts"} {
 		if err == nil || !strings.Contains("\n"+err.Error(), "\n"+field+": ") {
 			t.Errorf("nothing about %s in: %v", field, err)
 		}
