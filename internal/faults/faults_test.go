@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"slices"
 	"testing"
 )
 
@@ -11,57 +12,69 @@ type fault struct {
 
 	again  int  // how many transactions may come again, at least once
 	outage bool // PostgreSQL fails: the writers try again
+	quiet  bool // nobody else writes
 	long   bool // takes long: for make test-long only
 }
 
-// TestFaults lets each fault happen on one PostgreSQL and one broker, and
-// checks all promises after it.
+// TestFaults lets each fault happen on one PostgreSQL and one broker, and some
+// on three, and checks all promises after each.
 func TestFaults(t *testing.T) {
 	s := startServers(t)
-	var all []fault
-	all = append(all, relayFaults()...)
-	all = append(all, postgresFaults()...)
-	all = append(all, networkFaults()...)
-	all = append(all, kafkaFaults()...)
+	one := slices.Concat(relayFaults(), postgresFaults(), networkFaults(), kafkaFaults(), dataFaults())
 	for _, d := range []delivery{atLeastOnce} {
 		t.Run(string(d), func(t *testing.T) {
-			for _, f := range all {
-				t.Run(f.name, func(t *testing.T) {
-					if f.long && !long() {
-						t.Skip("takes long: set WALPOST_TEST_LONG=1")
-					}
-					f.run(t, s, d)
-				})
+			for _, f := range one {
+				f.test(t, s, d, func() ([]string, []string) { return s.kafka.Brokers, []string{s.kafkaNetwork.Addr} })
 			}
 		})
 	}
+	t.Run("three brokers", func(t *testing.T) {
+		_ = s.kafka.Kill() // leave the machine to the three
+		c := startCluster(t)
+		for _, d := range []delivery{atLeastOnce} {
+			t.Run(string(d), func(t *testing.T) {
+				for _, f := range replicaFaults(c) {
+					f.test(t, s, d, func() ([]string, []string) { return c.Brokers, c.Brokers })
+				}
+			})
+		}
+	})
 }
 
-func (f fault) run(t *testing.T, s *servers, d delivery) {
-	w := newWorld(t, s, d, s.kafka.Brokers, []string{s.kafkaNetwork.Addr})
-	t.Cleanup(func() { s.pgNetwork.Heal(); s.kafkaNetwork.Heal() })
-	w.load.outage.Store(f.outage)
-	w.load.start(t)
-	ended := false
-	defer func() { // a fault that fails leaves the writers running
-		if !ended {
-			w.load.end()
+// test runs f, with brokers for all and brokers for the relay.
+func (f fault) test(t *testing.T, s *servers, d delivery, brokers func() (all, relay []string)) {
+	t.Run(f.name, func(t *testing.T) {
+		if f.long && !long() {
+			t.Skip("takes long: set WALPOST_TEST_LONG=1")
 		}
-	}()
-	rounds := 1
+		all, relay := brokers()
+		w := newWorld(t, s, d, all, relay)
+		t.Cleanup(func() { s.pgNetwork.Heal(); s.kafkaNetwork.Heal() })
+		f.run(w)
+	})
+}
+
+func (f fault) run(w *world) {
+	again, rounds := f.again, 1
 	if long() {
 		rounds = 10
 	}
+	if f.quiet {
+		f.do(w)
+		w.settle(again)
+		return
+	}
+	if again != anyNumber {
+		again *= rounds
+	}
+	w.load.outage.Store(f.outage)
+	w.load.start(w.t)
+	defer w.load.end() // also where a fault ends the test
 	for range rounds {
 		w.flow(100)
 		f.do(w)
 		w.flow(100)
 	}
-	ended = true
 	w.load.end()
-	again := f.again
-	if again != anyNumber {
-		again *= rounds
-	}
 	w.settle(again)
 }

@@ -1,9 +1,12 @@
 package faults
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -42,7 +45,26 @@ type world struct {
 	topics   []string
 	load     *load
 	relay    *devstacktest.Program
+	said     *transcript // by the relay
 	seen     *follower
+}
+
+// A transcript keeps what a program says.
+type transcript struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *transcript) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(b)
+}
+
+func (s *transcript) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
 }
 
 // newWorld makes a world whose relay has begun to stream. The relay connects to
@@ -64,7 +86,8 @@ func newWorld(t *testing.T, s *servers, d delivery, brokers, relayBrokers []stri
 	if d != atLeastOnce {
 		args = append(args, "--delivery", string(d))
 	}
-	w.relay = devstacktest.NewProgram(t, nil, args...)
+	w.said = new(transcript)
+	w.relay = devstacktest.NewProgram(t, io.MultiWriter(w.said, t.Output()), args...)
 	w.relay.Start()
 	devstacktest.Wait(t, "the slot to be active", patience, func() bool { return w.walsender() != 0 })
 	return w

@@ -1,0 +1,109 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/seed-048de892/walpost/internal/devstack"
+	"github.com/seed-048de892/walpost/internal/devstack/devstacktest"
+)
+
+// startCluster starts three brokers, which are killed at the end of the test.
+func startCluster(t *testing.T) *devstack.KafkaCluster {
+	t.Helper()
+	c, err := devstack.StartKafkaCluster(t.Context(), devstack.KafkaClusterOptions{Dir: devstacktest.Dir(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for i := range c.Brokers {
+			_ = c.Broker(i).Kill()
+		}
+	})
+	return c
+}
+
+// replicaFaults happen to the brokers of a cluster whose topics have three
+// replicas, of which two must have a record.
+func replicaFaults(c *devstack.KafkaCluster) []fault {
+	// That no producer's number is lost with a leader keeps records from
+	// coming twice.
+	return []fault{
+		{name: "leader killed", do: func(w *world) {
+			w.load.burst(100)
+			w.flow(50)
+			leader := w.leader()
+			w.must(c.Broker(leader).Kill())
+			w.flow(100)
+			w.must(c.Restart(w.t.Context(), leader))
+		}},
+		{name: "leader stands still", do: func(w *world) {
+			w.load.burst(100)
+			w.flow(50)
+			leader := w.leader()
+			w.must(c.Broker(leader).Pause())
+			w.flow(100) // by the one that takes over
+			w.must(c.Broker(leader).Resume())
+		}},
+		{name: "two of three brokers killed", do: func(w *world) {
+			w.load.burst(100)
+			w.flow(50)
+			w.must(c.Broker(1).Kill())
+			w.must(c.Broker(2).Kill())
+			w.written(300)
+			w.must(c.Restart(w.t.Context(), 1))
+			w.must(c.Restart(w.t.Context(), 2))
+		}},
+		{name: "too few replicas", do: func(w *world) { tooFewReplicas(w, c) }},
+	}
+}
+
+// leader is the index of the broker that leads a partition of the first topic.
+func (w *world) leader() int {
+	w.t.Helper()
+	client, err := kgo.NewClient(w.kafka...)
+	w.must(err)
+	defer client.Close()
+	found, err := kadm.NewClient(client).ListTopics(w.t.Context(), w.topics[0])
+	w.must(err)
+	return int(found[w.topics[0]].Partitions[0].Leader) - 1
+}
+
+// tooFewReplicas has the topics ask for all three replicas and takes one away,
+// so that the leaders refuse every record with NOT_ENOUGH_REPLICAS.
+func tooFewReplicas(w *world, c *devstack.KafkaCluster) {
+	client, err := kgo.NewClient(append(slices.Clip(w.kafka), kgo.RecordRetries(0))...)
+	w.must(err)
+	defer client.Close()
+	admin := kadm.NewClient(client)
+	three, two := "3", "2"
+	need := func(n *string) {
+		_, err := admin.AlterTopicConfigs(w.t.Context(), []kadm.AlterConfig{{Name: "min.insync.replicas", Value: n}}, w.topics...)
+		w.must(err)
+	}
+	// A topic of its own, since what it gets is no event.
+	probe := devstacktest.Name(w.t)
+	_, err = admin.CreateTopic(w.t.Context(), 1, 3, map[string]*string{"min.insync.replicas": &three}, probe)
+	w.must(err)
+	need(&three)
+	w.load.burst(100)
+	w.flow(50)
+	away := w.leader()
+	w.must(c.Broker(away).Kill())
+	devstacktest.Wait(w.t, "records to be refused", patience, func() bool {
+		err := client.ProduceSync(context.WithoutCancel(w.t.Context()), &kgo.Record{Topic: probe}).FirstErr()
+		return errors.Is(err, kerr.NotEnoughReplicas)
+	})
+	before := w.confirmed()
+	w.written(300)
+	w.must(c.Restart(w.t.Context(), away))
+	devstacktest.Wait(w.t, "confirmations to go on", patience, func() bool { return w.confirmed() > before })
+	w.flow(100)
+	need(&two)
+}
