@@ -51,6 +51,11 @@ type Config struct {
 	// namespace in a PostgreSQL cluster. Defaults to outbox_<database>.
 	Slot string
 
+	// Failover makes the slot one that standbys keep in step, so that it
+	// outlives a failover. Needs PostgreSQL 17, and servers set up for it: see
+	// package check. It says nothing to a slot that is there already.
+	Failover bool
+
 	// Publication is made at the first start. Defaults to outbox.
 	Publication string
 

@@ -165,7 +165,7 @@ func (d *postgres) create(ctx context.Context, s slot.State) (slot.Created, erro
 		return slot.Created{}, err
 	}
 	d.cfg.Log.InfoContext(ctx, "creating the slot; this waits for open transactions", slog.String("slot", d.cfg.Slot))
-	created, err := slot.Create(ctx, replica, d.conn, d.cfg.names(), s)
+	created, err := slot.Create(ctx, replica, d.conn, d.cfg.names(), s, slot.Options{Failover: d.cfg.Failover})
 	return created, errors.Join(err, replica.Close(ctx))
 }
 

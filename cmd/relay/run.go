@@ -12,7 +12,6 @@ import (
 
 	"github.com/seed-048de892/walpost/internal/daemon"
 	"github.com/seed-048de892/walpost/relay"
-	"github.com/seed-048de892/walpost/relay/lsn"
 )
 
 type commands struct {
@@ -25,19 +24,8 @@ type commands struct {
 // runCommand has a flag for every field of relay.Config that an operator sets;
 // the zero value means the default there.
 type runCommand struct {
-	Postgres           string        `help:"Connection string of the database with the outbox table. The password may come from PGPASSWORD or a passfile." required:"" env:"RELAY_POSTGRES"`
-	Brokers            []string      `help:"Seeds of the Kafka cluster, host:port, separated by commas." required:"" env:"RELAY_BROKERS"`
-	Source             string        `help:"Name of this outbox in every record. Default: the database's name." env:"RELAY_SOURCE"`
-	Slot               string        `help:"Replication slot, made at the first start. Default: outbox_<database>." env:"RELAY_SLOT"`
-	Publication        string        `help:"Publication, made at the first start." default:"outbox" env:"RELAY_PUBLICATION"`
-	Table              string        `help:"Outbox table, with its schema where the search path does not find it." default:"outbox" env:"RELAY_TABLE"`
-	Messages           string        `help:"Read logical decoding messages, in which the outbox writer's mode WAL puts events, or ignore them all: events in them are then never published." enum:"read,ignore" default:"read" env:"RELAY_MESSAGES"`
-	MessagePrefix      string        `help:"Prefix of the messages that hold events. Change it only when all events under the old one are published." default:"walpost.outbox" env:"RELAY_MESSAGE_PREFIX"`
-	SkipMessage        []lsn.Pos     `help:"Pass over the message at this LSN, as an error of the relay names it; its events are never published." placeholder:"LSN" env:"RELAY_SKIP_MESSAGE"`
-	PositionsTopic     string        `help:"Topic that keeps the position." default:"_relay.positions" env:"RELAY_POSITIONS_TOPIC"`
-	TopicPartitions    int32         `help:"Partitions of topics that are missing and therefore made." default:"3" env:"RELAY_TOPIC_PARTITIONS"`
-	TopicReplication   int16         `help:"Replication of topics that are made; -1 is the broker's default." default:"-1" env:"RELAY_TOPIC_REPLICATION"`
-	Delivery           string        `help:"at-least-once, or exactly-once: in Kafka transactions, for those who read committed records." enum:"at-least-once,exactly-once" default:"at-least-once" env:"RELAY_DELIVERY"`
+	outboxFlags `embed:""`
+
 	TransactionRecords int           `help:"End a Kafka transaction when it holds so many records. Exactly-once only." default:"5000" env:"RELAY_TRANSACTION_RECORDS"`
 	TransactionEvery   time.Duration `help:"End a Kafka transaction this long after its first record was read. Exactly-once only." default:"20ms" env:"RELAY_TRANSACTION_EVERY"`
 	ExistingRows       string        `help:"When the slot is made and the table holds rows already: refuse to start, or skip them." enum:"refuse,skip" default:"refuse" env:"RELAY_EXISTING_ROWS"`
@@ -59,23 +47,22 @@ func (c *runCommand) Run(ctx context.Context, out daemon.Output) error {
 	log := c.Logger(out.Stderr)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	r, err := relay.New(relay.Config{
-		Postgres: c.Postgres, Brokers: c.Brokers,
-		Source: c.Source, Slot: c.Slot, Publication: c.Publication, Table: c.Table,
-		Messages: relay.Messages(c.Messages), MessagePrefix: c.MessagePrefix, SkipMessages: c.SkipMessage,
-		PositionsTopic: c.PositionsTopic, TopicPartitions: c.TopicPartitions, TopicReplication: c.TopicReplication,
-		Delivery: relay.Delivery(c.Delivery), TransactionRecords: c.TransactionRecords, TransactionEvery: c.TransactionEvery,
-		ExistingRows: relay.ExistingRows(c.ExistingRows), LostSlot: relay.LostSlot(c.LostSlot),
-		MaxBufferBytes: c.MaxBufferBytes, Linger: c.Linger, ConfirmEvery: c.ConfirmEvery,
-		SenderTimeout: c.SenderTimeout, StopGrace: c.StopGrace,
-		Log: log, Metrics: registry,
-	})
+	config, err := c.relay()
+	if err != nil {
+		return err
+	}
+	config.TransactionRecords, config.TransactionEvery = c.TransactionRecords, c.TransactionEvery
+	config.ExistingRows, config.LostSlot = relay.ExistingRows(c.ExistingRows), relay.LostSlot(c.LostSlot)
+	config.MaxBufferBytes, config.Linger, config.ConfirmEvery = c.MaxBufferBytes, c.Linger, c.ConfirmEvery
+	config.SenderTimeout, config.StopGrace = c.SenderTimeout, c.StopGrace
+	config.Log, config.Metrics = log, registry
+	r, err := relay.New(config)
 	if err != nil {
 		return &daemon.ExitError{Code: daemon.ExitUsage, Err: err}
 	}
 	ops := daemon.Ops{Listen: c.OpsListen, Registry: registry, Ready: r.Ready, Log: log}
-	parts := []func(context.Context) error{r.Run, ops.Run}
-	keep, err := c.part(c.Postgres, c.Table, c.Slot, registry, log)
+	parts := []func(context.Context) error{r.Run, ops.Run, func(ctx context.Context) error { return c.Verify(ctx, log) }}
+	keep, err := c.part(config.Postgres, c.Table, c.Slot, registry, log)
 	if err != nil {
 		return &daemon.ExitError{Code: daemon.ExitUsage, Err: err}
 	}
@@ -87,7 +74,7 @@ func (c *runCommand) Run(ctx context.Context, out daemon.Output) error {
 		return &daemon.ExitError{Code: daemon.ExitPromise, Err: gap}
 	}
 	if err != nil {
-		return fmt.Errorf("relay: %w", err)
+		return fmt.Errorf("relay: %w", c.explain(err))
 	}
 	return nil
 }
