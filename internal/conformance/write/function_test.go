@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -242,4 +243,36 @@ func TestCollationsAndEncodingsOfEmit(t *testing.T) {
 		}
 	}
 
+}
+
+// TestSQLOfTheDocs runs the statements of docs/formats/outbox.md.
+func TestSQLOfTheDocs(t *testing.T) {
+	text, err := os.ReadFile("../../../docs/formats/outbox.md")
+	must(t, err)
+	_, section, _ := strings.Cut(string(text), "\n## From SQL\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	conn := emptyOutbox(t)
+	_, err = conn.Exec(t.Context(), `create table users (id int primary key, email text, version bigint, password text); insert into users values (42, 'old', 7, 'secret')`)
+	must(t, err)
+	statements := 0
+	for {
+		var block string
+		var found bool
+		if _, section, found = strings.Cut(section, "```sql\n"); !found {
+			break
+		}
+		block, section, _ = strings.Cut(section, "```")
+		if _, err := conn.Exec(t.Context(), block); err != nil {
+			t.Fatalf("%s\n%v", block, err)
+		}
+		statements++
+	}
+	_, err = conn.Exec(t.Context(), `update users set version = 9`)
+	must(t, err)
+	var payloads string
+	must(t, conn.QueryRow(t.Context(), `select string_agg(convert_from(payload, 'UTF8'), ' ' order by aggregate_version) from outbox`).Scan(&payloads))
+	want := `{"email":"ada@example.org"} {"id": 42, "email": "ada@example.org", "version": 9}`
+	if statements != 2 || payloads != want {
+		t.Errorf("%d blocks wrote %s, want 2 and %s", statements, payloads, want)
+	}
 }
