@@ -94,13 +94,29 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		cfg.DSN, cfg.WarmWAL = server, keptWAL<<20
 	}
 	admin := cfg.DSN
-	name := "walpost_bench_" + strconv.Itoa(os.Getpid())
+	name := databaseName(os.Getpid())
 	if cfg.DSN, err = devstack.CreateDatabase(ctx, admin, name); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, drop(context.WithoutCancel(ctx), admin, name)) }()
-	fmt.Fprintf(stdout, "Command: `%s`\n\n", strings.TrimSpace("go run ./cmd/write "+strings.Join(args, " ")))
+	fmt.Fprintf(stdout, "Command: `%s`\n\n", command(flags))
 	return write.Run(ctx, cfg, stdout)
+}
+
+func databaseName(pid int) string { return "walpost_bench_" + strconv.Itoa(pid) }
+
+// command is how the run can be repeated; where the server was is nobody's
+// business.
+func command(flags *flag.FlagSet) string {
+	words := []string{"go run ./cmd/write"}
+	flags.Visit(func(f *flag.Flag) {
+		value := f.Value.String()
+		if f.Name == "dsn" {
+			value = "…"
+		}
+		words = append(words, "--"+f.Name+"="+value)
+	})
+	return strings.Join(words, " ")
 }
 
 // keptWAL is how many megabytes of log the own server keeps for reuse.
