@@ -4,15 +4,16 @@
 -- in every redelivery: so a redelivered event meets its row although the key
 -- of a partitioned table must hold the partition key. An event without a time
 -- of its own has 1970-01-01 here, so that its id alone tells it.
+-- Ids and keys are compared byte by byte, whatever the database's locale.
 -- The default partition takes every row for which no partition was made.
 create table inbox (
-    consumer_group text        not null,
-    event_id       text        not null,
-    event_time     timestamptz not null,
-    topic          text        not null,
-    partition      integer     not null,
-    "offset"       bigint      not null,
-    handled_at     timestamptz not null default now(),
+    consumer_group text collate "C" not null,
+    event_id       text collate "C" not null,
+    event_time     timestamptz      not null,
+    topic          text             not null,
+    partition      integer          not null,
+    "offset"       bigint           not null,
+    handled_at     timestamptz      not null default now(),
     dropped        text, -- why an operator gave the event up; null: it was handled
     primary key (event_id, consumer_group, event_time)
 ) partition by range (event_time);
@@ -24,28 +25,28 @@ comment on table inbox is 'Events that were handled: their effects and these row
 -- Dead letters, and the events that wait behind them because they have the
 -- same ordering key. Of one key, id is the order of arrival and of handling.
 create table inbox_dead (
-    id               bigint      generated always as identity primary key,
-    consumer_group   text        not null,
-    ordering_key     text        not null,
-    state            text        not null check (state in ('dead', 'waiting')),
-    event_id         text        not null,
-    event_time       timestamptz not null,
-    type             text        not null,
-    topic            text        not null,
-    partition        integer     not null,
-    "offset"         bigint      not null,
-    record_time      timestamptz not null,
+    id               bigint           generated always as identity primary key,
+    consumer_group   text collate "C" not null,
+    ordering_key     text collate "C" not null,
+    state            text             not null check (state in ('dead', 'waiting')),
+    event_id         text collate "C" not null,
+    event_time       timestamptz      not null,
+    type             text             not null,
+    topic            text             not null,
+    partition        integer          not null,
+    "offset"         bigint           not null,
+    record_time      timestamptz      not null,
     key              bytea,
-    header_names     text[]      not null,
-    header_values    bytea[]     not null,
+    header_names     text[]           not null,
+    header_values    bytea[]          not null,
     payload          bytea,
     original_payload bytea,
     edited_at        timestamptz,
     error            text,
-    attempts         integer     not null default 0,
-    failed_at        timestamptz not null default now(),
-    redrive_at       timestamptz,                -- when it is to be handled again; null: not at all
-    starts           integer     not null default 0, -- how often a redrive of it has begun since redrive_at was set
+    attempts         integer          not null default 0,
+    failed_at        timestamptz      not null default now(),
+    redrive_at       timestamptz,                         -- when it is to be handled again; null: not at all
+    starts           integer          not null default 0, -- how often a redrive of it has begun since redrive_at was set
     unique (event_id, consumer_group)
 );
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -25,13 +26,50 @@ type account struct {
 }
 
 // BenchmarkInbox handles events that wait in Kafka, of a thousand keys in four
-// partitions, with a handler that writes one row, and without PostgreSQL. cpu
-// is that of this process: Kafka client, decoding, scheduling and pgx.
+// partitions, with a handler that writes one row, and with one that does
+// nothing, without PostgreSQL. cpu is that of this process: Kafka client,
+// decoding, scheduling and pgx.
 func BenchmarkInbox(b *testing.B) {
 	for _, concurrency := range []int{1, 8} {
 		b.Run(fmt.Sprintf("row/concurrency=%d", concurrency), func(b *testing.B) { benchmark(b, concurrency, true) })
 	}
 	b.Run("nothing/concurrency=8", func(b *testing.B) { benchmark(b, 8, false) })
+	b.Run("bare/concurrency=8", bare)
+}
+
+// bare is what the handler's transaction costs by itself: the same row, with
+// no Kafka and no inbox.
+func bare(b *testing.B) {
+	w := newWorld(b, 1)
+	w.exec(b, `create table accounts (owner text, cents bigint)`)
+	b.ReportAllocs()
+	b.ResetTimer()
+	before := cpu(b)
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
+				err := pgx.BeginFunc(b.Context(), w.pool, func(tx pgx.Tx) error {
+					_, err := tx.Exec(b.Context(), `insert into accounts (owner, cents) values ($1, $2)`, "k", i)
+					return err
+				})
+				if err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	report(b, cpu(b)-before)
+}
+
+func report(b *testing.B, used time.Duration) {
+	b.Helper()
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+	b.ReportMetric(float64(used.Microseconds())/float64(b.N), "cpu-µs/event")
 }
 
 func benchmark(b *testing.B, concurrency int, row bool) {
@@ -72,10 +110,7 @@ func benchmark(b *testing.B, concurrency int, row bool) {
 	before := cpu(b)
 	stop := run(b, in)
 	<-done
-	b.StopTimer()
-	used := cpu(b) - before
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
-	b.ReportMetric(float64(used.Microseconds())/float64(b.N), "cpu-µs/event")
+	report(b, cpu(b)-before)
 	if err := stop(); err != nil {
 		b.Fatal(err)
 	}
