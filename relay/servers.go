@@ -101,6 +101,9 @@ type postgres struct {
 // lockEvery is how often a standby asks whether it is its turn.
 const lockEvery = 250 * time.Millisecond
 
+// tryLock takes the lock of a slot for this session, if nobody has it.
+const tryLock = "select pg_try_advisory_lock(hashtextextended('walpost relay ' || $1, 0))"
+
 // lock asks again and again: a statement that waits for the lock in the server
 // would hold a snapshot, and with it back vacuum, for as long as the other
 // relay works.
@@ -109,7 +112,7 @@ func (d *postgres) lock(ctx context.Context) error {
 	defer ticker.Stop()
 	for {
 		var taken bool
-		err := d.conn.QueryRow(ctx, "select pg_try_advisory_lock(hashtextextended('walpost relay ' || $1, 0))", d.cfg.Slot).Scan(&taken)
+		err := d.conn.QueryRow(ctx, tryLock, d.cfg.Slot).Scan(&taken)
 		if err != nil {
 			return fmt.Errorf("wait for the lock of slot %s: %w", d.cfg.Slot, err)
 		}
