@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/seed-048de892/walpost/internal/daemon"
 	"github.com/seed-048de892/walpost/outbox/retention"
 )
 
@@ -24,6 +25,8 @@ type retentionFlags struct {
 	RetentionEvery    time.Duration    `help:"Pause between two looks." default:"1m" env:"RETENTION_EVERY"`
 	RetentionHold     time.Duration    `help:"Longest time for which writers may wait once the table is locked; what would take longer is given up." default:"2s" env:"RETENTION_HOLD"`
 	RetentionPostgres string           `help:"Connection string for retention, whose role must own the outbox table. Default: that of the relay." placeholder:"DSN" env:"RETENTION_POSTGRES"`
+
+	RetentionPostgresFile string `help:"File with that connection string, read at the start." placeholder:"FILE" env:"RETENTION_POSTGRES_FILE"`
 }
 
 // part gives what keeps the partitions beside the relay whose database, table
@@ -39,12 +42,16 @@ func (f *retentionFlags) part(postgres, table, slot string, registry prometheus.
 	if err != nil {
 		return nil, fmt.Errorf("postgres: %w", err)
 	}
-	if f.RetentionPostgres != "" {
-		postgres = f.RetentionPostgres
+	own, err := daemon.DSN("--retention-postgres", f.RetentionPostgres, f.RetentionPostgresFile)
+	if err != nil {
+		return nil, err
+	}
+	if own != "" {
+		postgres = own
 	}
 	config, err := pgxpool.ParseConfig(postgres)
 	if err != nil {
-		return nil, fmt.Errorf("retention-postgres: %w", err)
+		return nil, errors.New("--retention-postgres: a pool_… parameter is wrong (the connection string is not printed here, as it may hold a password)")
 	}
 	config.MaxConns, config.MaxConnIdleTime = 1, 10*time.Second // idle between passes
 	config.ConnConfig.RuntimeParams["application_name"] = "walpost retention"

@@ -21,30 +21,40 @@ type PostgresFlags struct {
 	PostgresFile string `help:"File with the connection string, read at the start." placeholder:"FILE" env:"POSTGRES_FILE"`
 }
 
-// DSN gives the connection string, which pgx has parsed once. Errors name the
-// flag and hold nothing of the string: pgx takes recognizable passwords out of
-// its own, and what can't be parsed may not be recognizable.
+// DSN gives the connection string, which pgx has parsed once: see [DSN].
 func (f PostgresFlags) DSN() (string, error) {
-	dsn, flag := f.Postgres, "--postgres"
-	switch {
-	case f.Postgres != "" && f.PostgresFile != "":
-		return "", errors.New("--postgres-file: set together with --postgres; keep one")
-	case f.PostgresFile != "":
-		var err error
-		if dsn, err = ReadSecret(f.PostgresFile); err != nil {
-			return "", fmt.Errorf("--postgres-file: %w", err)
-		}
-		flag += "-file"
-	case f.Postgres == "":
+	if f.Postgres == "" && f.PostgresFile == "" {
 		return "", errors.New("--postgres: must be set, or --postgres-file, like postgres://relay@db.example/userdb?sslmode=verify-full")
 	}
-	if _, err := pgx.ParseConfig(dsn); err != nil {
+	return DSN("--postgres", f.Postgres, f.PostgresFile)
+}
+
+// DSN gives the connection string that is the value of flag, or is in the file
+// of the flag with -file behind it, once pgx has parsed it; nothing where
+// neither is set. Errors name the flag and hold nothing of the string: pgx
+// takes recognizable passwords out of its own, and what can't be parsed may
+// not be recognizable.
+func DSN(flag, value, file string) (string, error) {
+	if value != "" && file != "" {
+		return "", fmt.Errorf("%s-file: set together with %[1]s; keep one", flag)
+	}
+	if value == "" && file == "" {
+		return "", nil
+	}
+	if file != "" {
+		flag += "-file"
+		var err error
+		if value, err = ReadSecret(file); err != nil {
+			return "", fmt.Errorf("%s: %w", flag, err)
+		}
+	}
+	if _, err := pgx.ParseConfig(value); err != nil {
 		if file, ok := errors.AsType[*fs.PathError](err); ok { // of sslrootcert, sslcert, sslkey or a service file
 			return "", fmt.Errorf("%s: %w", flag, file)
 		}
 		return "", fmt.Errorf("%s: no connection string (not printed here, as it may hold a password); write postgres://user@host:5432/database?sslmode=verify-full, with signs in the password percent-encoded", flag)
 	}
-	return dsn, nil
+	return value, nil
 }
 
 // Explain adds to the error of a connection that PostgreSQL or its certificate

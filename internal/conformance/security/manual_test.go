@@ -73,6 +73,8 @@ func acl(t *testing.T, words []string) *kadm.ACLBuilder {
 			operations = append(operations, o)
 		case "--topic":
 			b.Topics(value)
+		case "--transactional-id":
+			b.TransactionalIDs(value)
 		case "--group":
 			b.Groups(value)
 		case "--resource-pattern-type":

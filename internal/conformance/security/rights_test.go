@@ -129,7 +129,12 @@ func TestTheManualsRightsSuffice(t *testing.T) {
 	stop()
 	// A second start has a slot already, and needs no right to the table.
 	execute(t, s.super, "revoke select on outbox from relay")
-	run(t, relay.Config{Postgres: w.dsn(t, s.super, relayUser, "sslcert", w.relay.CertFile, "sslkey", w.relay.KeyFile)}, s.as(relayUser))()
+	stop = run(t, relay.Config{
+		Postgres: w.dsn(t, s.super, relayUser, "sslcert", w.relay.CertFile, "sslkey", w.relay.KeyFile), Delivery: relay.ExactlyOnce,
+	}, s.as(relayUser))
+	write(t, app, topic, "transactional")
+	read(t, s.as(appUser), topic, 4)
+	stop()
 	t.Run("refused", s.refused)
 }
 
