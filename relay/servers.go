@@ -54,6 +54,7 @@ func (o *servers) kafka(transactional string, t *topics) (producer, positions, *
 		kgo.ProducerLinger(max(o.cfg.Linger, 0)),
 		kgo.MaxBufferedRecords(math.MaxInt32),
 		kgo.MetadataMinAge(metadataMinAge),
+		kgo.WithLogger(refusals{stop: t.refused}),
 	}
 	if transactional != "" {
 		delivery = append(delivery, kgo.TransactionalID(transactional),
@@ -127,14 +128,16 @@ func (d *postgres) lock(ctx context.Context) error {
 	}
 }
 
-// lease has the server find out when this side is gone without a farewell, so
-// that the lock is not kept by a connection that nobody holds the other end of.
+// lease has the server end this connection, and with it the lock, when nothing
+// has been asked over it for SenderTimeout, just as it then ends the stream: a
+// relay that is frozen or cut off must not keep the others waiting.
 func (d *postgres) lease(ctx context.Context) error {
-	idle := max(1, int(d.cfg.SenderTimeout.Seconds()/2))
-	_, err := d.conn.Exec(ctx, `select set_config('tcp_keepalives_idle', $1, false), set_config('tcp_keepalives_interval', '1', false),
-		set_config('tcp_keepalives_count', $1, false)`, fmt.Sprint(idle))
+	idle := d.cfg.SenderTimeout.Milliseconds()
+	seconds := max(1, idle/2000) // for TCP, while the lease does not run
+	_, err := d.conn.Exec(ctx, `select set_config('idle_session_timeout', $1, false), set_config('tcp_keepalives_idle', $2, false),
+		set_config('tcp_keepalives_interval', '1', false), set_config('tcp_keepalives_count', $2, false)`, fmt.Sprint(idle), fmt.Sprint(seconds))
 	if err != nil {
-		return fmt.Errorf("have the server watch the connection with the lock: %w", err)
+		return fmt.Errorf("limit the lock of slot %s: %w", d.cfg.Slot, err)
 	}
 	return nil
 }
@@ -162,23 +165,25 @@ func (d *postgres) publish(ctx context.Context, s slot.State) error {
 
 func (d *postgres) drop(ctx context.Context) error { return slot.Drop(ctx, d.conn, d.cfg.Slot) }
 
+// create waits for the transactions that are open, for however long these take;
+// meanwhile the lease does not run.
 func (d *postgres) create(ctx context.Context, s slot.State) (slot.Created, error) {
+	if _, err := d.conn.Exec(ctx, "set idle_session_timeout = 0"); err != nil {
+		return slot.Created{}, fmt.Errorf("keep the lock of slot %s: %w", d.cfg.Slot, err)
+	}
 	replica, err := wal.Connect(ctx, &d.pg.Config, d.cfg.SenderTimeout)
 	if err != nil {
 		return slot.Created{}, err
 	}
 	d.cfg.Log.InfoContext(ctx, "creating the slot; this waits for open transactions", slog.String("slot", d.cfg.Slot))
 	created, err := slot.Create(ctx, replica, d.conn, d.cfg.names(), s, slot.Options{Failover: d.cfg.Failover})
-	return created, errors.Join(err, replica.Close(ctx))
+	if err = errors.Join(err, replica.Close(ctx)); err != nil {
+		return created, err
+	}
+	return created, d.lease(ctx)
 }
 
-// stream has the server end this connection, and with it the lock, when holds
-// has not been asked for SenderTimeout: just as it then ends the stream.
 func (d *postgres) stream(ctx context.Context, start lsn.Pos) (stream, error) {
-	_, err := d.conn.Exec(ctx, "select set_config('idle_session_timeout', $1, false)", fmt.Sprint(d.cfg.SenderTimeout.Milliseconds()))
-	if err != nil {
-		return nil, fmt.Errorf("limit the lock of slot %s: %w", d.cfg.Slot, err)
-	}
 	s, err := wal.Start(ctx, &d.pg.Config, wal.Options{
 		Slot: d.cfg.Slot, Publication: d.cfg.Publication, Messages: d.cfg.Messages == ReadMessages, Start: start, SenderTimeout: d.cfg.SenderTimeout,
 	})
@@ -194,4 +199,11 @@ func (d *postgres) stream(ctx context.Context, start lsn.Pos) (stream, error) {
 	return s, nil
 }
 
-func (d *postgres) close(ctx context.Context) error { return d.conn.Close(ctx) }
+func (d *postgres) close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, farewell)
+	defer cancel()
+	return d.conn.Close(ctx)
+}
+
+// farewell bounds the end of a connection that may lead nowhere.
+const farewell = 2 * time.Second

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -35,6 +36,7 @@ type session struct {
 	admin     *kgo.Client // for topics
 	publisher publisher
 	topics    topics
+	judge     judge
 	budget    budget
 	tracker   tracker
 
@@ -71,16 +73,19 @@ func (r *Relay) session(parent context.Context) (err error) {
 	defer give(nil)
 	s := &session{
 		cfg: r.cfg, log: r.cfg.Log, metrics: r.metrics, outside: r.outside, fail: fail, give: give,
-		topics:  topics{partitions: r.cfg.TopicPartitions, replication: r.cfg.TopicReplication},
 		budget:  budget{limit: r.cfg.MaxBufferBytes},
 		layouts: make(map[uint32]*layout),
 		told:    make(chan struct{}, 1),
 	}
+	s.judge.begin(&r.lessons)
+	defer s.judge.stop()
+	s.topics = topics{cfg: r.cfg, refused: s.judge.stop, lessons: &r.lessons}
 	s.producer, s.positions, s.admin, err = r.outside.kafka(s.transactional(), &s.topics)
 	if err != nil {
 		return err
 	}
-	defer s.producer.Close()
+	quiet := sync.OnceFunc(s.producer.Close)
+	defer quiet()
 	s.database, err = r.outside.database(ctx)
 	if err != nil {
 		return err
@@ -88,6 +93,11 @@ func (r *Relay) session(parent context.Context) (err error) {
 	defer func() { err = errors.Join(err, s.database.close(context.WithoutCancel(ctx))) }()
 	if err := s.prepare(ctx); err != nil {
 		return err
+	}
+	if s.cfg.Poison == DeadLetter {
+		if _, err := s.topics.ensure(ctx, s.admin, s.cfg.DeadLetterTopic); err != nil {
+			return errors.Join(err, s.stream.Close())
+		}
 	}
 	defer r.metrics.watch(s)()
 	r.streaming.Store(true)
@@ -119,6 +129,8 @@ func (r *Relay) session(parent context.Context) (err error) {
 		err = cause // a refused record is why the reader was interrupted
 	}
 	s.finish(late)
+	quiet() // before the slot can be another relay's
+	r.streaming.Store(false)
 	release()
 	if kept := keepers.Wait(); err == nil {
 		err = kept

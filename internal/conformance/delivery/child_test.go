@@ -30,6 +30,7 @@ type order struct {
 	TransactionRecords                      int
 	TransactionEvery, SenderTimeout         time.Duration
 	ConfirmEvery                            time.Duration
+	MaxBufferBytes                          int64
 
 	At    place
 	After int64 // so many times at the place before
@@ -99,7 +100,7 @@ func child(ctx context.Context, settings string) error {
 	r, err := relay.New(relay.Config{
 		Postgres: o.Postgres, Brokers: o.Brokers, Source: o.Source, PositionsTopic: o.PositionsTopic,
 		Delivery: o.Delivery, TransactionRecords: o.TransactionRecords, TransactionEvery: o.TransactionEvery,
-		SenderTimeout: o.SenderTimeout, ConfirmEvery: o.ConfirmEvery,
+		SenderTimeout: o.SenderTimeout, ConfirmEvery: o.ConfirmEvery, MaxBufferBytes: o.MaxBufferBytes,
 		Kafka: []kgo.Opt{kgo.WithHooks(&killer{order: o})},
 		Log:   slog.New(slog.NewTextHandler(os.Stderr, nil)).With(slog.String("relay", "child")),
 	})
@@ -122,7 +123,7 @@ func (w *world) spawn(config relay.Config, at place, after int64) *process {
 	settings, err := json.Marshal(order{
 		Postgres: config.Postgres, Brokers: config.Brokers, Source: config.Source, PositionsTopic: config.PositionsTopic, Topic: w.topic,
 		Delivery: config.Delivery, TransactionRecords: config.TransactionRecords, TransactionEvery: config.TransactionEvery,
-		SenderTimeout: config.SenderTimeout, ConfirmEvery: config.ConfirmEvery, At: at, After: after,
+		SenderTimeout: config.SenderTimeout, ConfirmEvery: config.ConfirmEvery, MaxBufferBytes: config.MaxBufferBytes, At: at, After: after,
 	})
 	if err != nil {
 		w.t.Fatal(err)

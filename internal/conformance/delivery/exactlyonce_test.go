@@ -82,15 +82,15 @@ func TestAFrozenRelayIsFenced(t *testing.T) {
 			config.TransactionEvery = time.Second // so that one is open
 			frozen := w.spawn(config, nowhere, 0)
 			stopLoad := w.load()
-			w.records(kgo.ReadUncommitted()) // so it has published
+			w.published()
 			frozen.signal(stopSignal)
 
 			next := config
 			next.Delivery = delivery
 			stop := w.start(next)
-			w.records(kgo.ReadUncommitted())
+			w.published()
 			frozen.signal(contSignal)
-			w.records(kgo.ReadUncommitted())
+			w.published()
 			stopLoad()
 			records := w.records(kgo.ReadCommitted())
 			if err := stop(); err != nil {

@@ -22,7 +22,7 @@ func TestAnotherDelivery(t *testing.T) {
 		}
 		stop := w.start(config)
 		w.write(conn, 2500)
-		w.records(kgo.ReadUncommitted())
+		w.published()
 		w.write(conn, 2500) // to be stopped in
 		if err := stop(); err != nil {
 			t.Fatal(err)
@@ -63,6 +63,7 @@ func TestAtLeastOnceGoesOnInsideATransaction(t *testing.T) {
 	w := newWorld(t)
 	config := w.config
 	config.ConfirmEvery = time.Millisecond
+	config.MaxBufferBytes = 2 << 20 // positions stand behind records on their way to the broker
 	w.write(w.connect(), rows)
 	w.spawn(config, acknowledged, 30_000).dies()
 	stop := w.start(config)

@@ -74,7 +74,7 @@ func TestTakeoverFromADeadRelay(t *testing.T) {
 			}
 			leader := w.spawn(first, nowhere, 0)
 			stopLoad := w.load()
-			w.records(kgo.ReadUncommitted())
+			w.published()
 			standby, stop := w.launch(w.config)
 			if standby.Ready(t.Context()) == nil {
 				t.Fatal("two relays stream at once")
@@ -120,7 +120,7 @@ func TestACutOffRelayStopsBeforeAnotherBegins(t *testing.T) {
 	devstacktest.Wait(t, "the first relay to stream", patience, func() bool { return leader.Ready(t.Context()) == nil })
 	stopLoad := w.load()
 	standby, stop := w.launch(w.config)
-	w.records(kgo.ReadUncommitted())
+	w.published()
 	network.Blackhole(devstack.BothWays)
 	began := time.Now()
 	var gaveUp, tookOver time.Duration

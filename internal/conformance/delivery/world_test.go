@@ -127,7 +127,7 @@ func (w *world) load() (stop func()) {
 	conn := w.connect()
 	var writer sync.WaitGroup
 	writer.Go(func() {
-		pace := time.NewTicker(5 * time.Millisecond)
+		pace := time.NewTicker(20 * time.Millisecond)
 		defer pace.Stop()
 		for i := 0; ; i++ {
 			select {
@@ -152,11 +152,26 @@ type seen struct {
 	partition int32
 }
 
+// count is how many events are committed now.
+func (w *world) count() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.written
+}
+
+// published writes an event and waits until it is in Kafka.
+func (w *world) published() {
+	w.t.Helper()
+	w.write(w.connect(), 1)
+	w.records(kgo.ReadUncommitted())
+}
+
 // records gives the records of the topic, those of each partition in order,
-// to its end of when the last event written is among them. isolation says
-// which are seen.
+// to its end of when the last event written by now is among them. isolation
+// says which are seen.
 func (w *world) records(isolation kgo.IsolationLevel) []seen {
 	w.t.Helper()
+	written := w.count()
 	client, err := kgo.NewClient(kgo.SeedBrokers(w.config.Brokers...), kgo.ConsumeTopics(w.topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.FetchIsolationLevel(isolation), kgo.KeepControlRecords(), kgo.MetadataMinAge(100*time.Millisecond))
 	if err != nil {
@@ -170,7 +185,7 @@ func (w *world) records(isolation kgo.IsolationLevel) []seen {
 	fetch := func() {
 		fetches := client.PollFetches(ctx)
 		if err := fetches.Err0(); err != nil {
-			w.t.Fatalf("read %d of %d events: %v", len(have), w.written, err)
+			w.t.Fatalf("read %d of %d events: %v", len(have), written, err)
 		}
 		for _, r := range fetches.Records() {
 			next[r.Partition] = r.Offset + 1
@@ -185,7 +200,7 @@ func (w *world) records(isolation kgo.IsolationLevel) []seen {
 			list = append(list, seen{e.ID, e.Sequence, e.Position, e.AggregateVersion, r.Partition})
 		}
 	}
-	for len(have) < w.written {
+	for len(have) < written {
 		fetch()
 	}
 	admin := kadm.NewClient(client)
