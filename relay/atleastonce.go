@@ -30,7 +30,7 @@ type part struct {
 	promise func(*kgo.Record, error) // acknowledged, as one value for all records
 }
 
-func (a *atLeastOnce) add(ctx context.Context, t *transaction, r *kgo.Record) {
+func (a *atLeastOnce) add(_ context.Context, t *transaction, r *kgo.Record) {
 	p := t.part
 	if p == nil {
 		p = &part{session: a.s, entry: a.s.tracker.begin(), at: t.at}
@@ -42,8 +42,9 @@ func (a *atLeastOnce) add(ctx context.Context, t *transaction, r *kgo.Record) {
 	if p.records++; p.records == partRecords {
 		a.interrupted(t)
 	}
-	// The session's end must not fail records on their way: finish waits.
-	a.s.producer.Produce(context.WithoutCancel(ctx), r, p.promise)
+	// The session's end must not fail records on their way: finish waits. A
+	// refusal fails those that are not.
+	a.s.producer.Produce(a.s.judge.going, r, p.promise)
 }
 
 func (a *atLeastOnce) commit(t *transaction, end lsn.Pos) {
@@ -68,7 +69,7 @@ func (a *atLeastOnce) interrupted(t *transaction) {
 // a failed one nothing of this session's is produced or confirmed beyond it.
 func (p *part) acknowledged(r *kgo.Record, err error) {
 	s := p.session
-	s.budget.give(size(r))
+	defer s.budget.give(size(r)) // last: a record that went alone is known refused or acknowledged then
 	if err != nil {
 		s.refusal(r, err)
 		return

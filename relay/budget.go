@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// A budget bounds the bytes that are read and not yet acknowledged. take is
-// for one goroutine, give for any.
+// A budget bounds the bytes that are read and not yet acknowledged. take and
+// idle are for one goroutine, give for any.
 type budget struct {
 	limit int64
 
@@ -22,6 +22,27 @@ func (b *budget) take(ctx context.Context, n int64) error {
 		b.mu.Lock()
 		if b.used == 0 || b.used+n <= b.limit {
 			b.used += n
+			b.mu.Unlock()
+			return nil
+		}
+		if b.freed == nil {
+			b.freed = make(chan struct{})
+		}
+		freed := b.freed
+		b.mu.Unlock()
+		select {
+		case <-freed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// idle waits until nothing is in use. It returns early only when ctx ends.
+func (b *budget) idle(ctx context.Context) error {
+	for {
+		b.mu.Lock()
+		if b.used == 0 {
 			b.mu.Unlock()
 			return nil
 		}

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -83,11 +84,24 @@ type Config struct {
 	// _relay.positions.
 	PositionsTopic string
 
-	// TopicPartitions and TopicReplication are for topics that are missing and
-	// therefore made. Default to 3 partitions and the broker's default
-	// replication (-1).
+	// TopicPartitions, TopicReplication and TopicConfig, by Kafka's names, are
+	// for topics that are missing and therefore made; what Topics says of a
+	// topic goes before them. A topic that is there is never changed: where it
+	// differs from what is set here, the log says so. Default to 3 partitions,
+	// the broker's default replication (-1), and retention.ms=604800000, 7 days.
 	TopicPartitions  int32
 	TopicReplication int16
+	TopicConfig      map[string]string
+	Topics           []Topic
+
+	// Poison says what to do with an event that can never be published as it
+	// is. Defaults to [Halt].
+	Poison Poison
+
+	// DeadLetterTopic gets those events with [DeadLetter]. It is made with one
+	// partition and unlimited retention; TopicPartitions and TopicConfig are
+	// not for it, but Topics is. Defaults to [DefaultDeadLetterTopic].
+	DeadLetterTopic string
 
 	// Delivery says how often a record may be in Kafka. It may be changed from
 	// one start to the next. Defaults to [AtLeastOnce].
@@ -199,8 +213,9 @@ func (c Config) withDefaults() (Config, *pgx.ConnConfig, error) {
 	defaulted(&c.Messages, ReadMessages)
 	defaulted(&c.MessagePrefix, outbox.DefaultPrefix)
 	defaulted(&c.PositionsTopic, position.DefaultTopic)
-	defaulted(&c.TopicPartitions, 3)
 	defaulted(&c.TopicReplication, -1)
+	defaulted(&c.Poison, Halt)
+	defaulted(&c.DeadLetterTopic, DefaultDeadLetterTopic)
 	defaulted(&c.Delivery, AtLeastOnce)
 	defaulted(&c.TransactionRecords, 5000)
 	defaulted(&c.TransactionEvery, 20*time.Millisecond)
@@ -225,8 +240,28 @@ func (c Config) withDefaults() (Config, *pgx.ConnConfig, error) {
 	if strings.ContainsRune(c.MessagePrefix, 0) {
 		problem("message-prefix: %q: PostgreSQL's text has no NUL", c.MessagePrefix)
 	}
-	if c.TopicPartitions < 1 {
+	if c.TopicPartitions < 0 {
 		problem("topic-partitions: must be at least 1, got %d", c.TopicPartitions)
+	}
+	if err := checkTopicConfig(c.TopicConfig); err != nil {
+		problem("topic-config: %w", err)
+	}
+	for i, t := range c.Topics {
+		if err := t.check(); err != nil {
+			problem("topic %s: %w", t.Name, err)
+		}
+		if slices.ContainsFunc(c.Topics[:i], func(other Topic) bool { return other.Name == t.Name }) {
+			problem("topic %s: is set twice", t.Name)
+		}
+	}
+	if c.Poison != Halt && c.Poison != DeadLetter {
+		problem("poison: %q: use %s or %s", c.Poison, Halt, DeadLetter)
+	}
+	if err := checkTopicName(c.DeadLetterTopic); err != nil {
+		problem("dead-letter-topic: %w", err)
+	}
+	if c.DeadLetterTopic == c.PositionsTopic {
+		problem("dead-letter-topic: must not be the positions topic, %s", c.PositionsTopic)
 	}
 	if c.TopicReplication < -1 {
 		problem("topic-replication: must be at least 1, or -1 for the broker's default, got %d", c.TopicReplication)

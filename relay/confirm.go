@@ -33,6 +33,7 @@ func (s *session) position(p point) position.Position {
 func (s *session) confirmed(p point) {
 	s.saved.Store(uint64(p.end))
 	s.metrics.sequence.Set(float64(p.sequence))
+	s.count(p.sequence)
 	s.tell()
 }
 

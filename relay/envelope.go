@@ -10,11 +10,14 @@ import (
 
 // check reads all of an envelope before any of its events is published, so
 // that a bad one is refused whole: if it is passed over later, the numbers
-// of its events must not have been given out. id is the event at fault, zero
-// where none of them is.
-func (s *session) check(b []byte) (id outbox.ID, err error) {
+// of its events must not have been given out. at is the time of them all; id is
+// the event at fault, zero where none of them is.
+func (s *session) check(b []byte, at time.Time) (id outbox.ID, err error) {
 	r, err := envelope.NewReader(b)
 	if err != nil {
+		return id, err
+	}
+	if err := checkTime(at); err != nil {
 		return id, err
 	}
 	for {

@@ -33,7 +33,7 @@ type RowError struct {
 }
 
 func (e *RowError) Error() string {
-	return fmt.Sprintf("outbox row %v (transaction %v): %v", e.ID, e.Commit, e.Err)
+	return fmt.Sprintf("outbox row %v (transaction %v): %v; mend what wrote it. It comes again at every start, as it was written: to go on without it, start with --poison=dead-letter", e.ID, e.Commit, e.Err)
 }
 func (e *RowError) Unwrap() error { return e.Err }
 
@@ -57,20 +57,38 @@ func (e *MessageError) Error() string {
 }
 func (e *MessageError) Unwrap() error { return e.Err }
 
-// A RecordError says that Kafka refused a record for good. Nothing behind it
+// A RecordError says that Kafka refused a record for good, or would. Nothing behind it
 // is confirmed: after the cause is mended, the relay goes on with it.
 type RecordError struct {
-	ID    string
-	Topic string
-	Key   string
-	Err   error
-	Hint  string
+	ID     string
+	Topic  string
+	Key    string
+	Commit lsn.Pos // of its transaction
+	Err    error
+	Hint   string
 }
 
 func (e *RecordError) Error() string {
-	return fmt.Sprintf("event %s for topic %s, key %q: %v; %s", e.ID, e.Topic, e.Key, e.Err, e.Hint)
+	return fmt.Sprintf("event %s for topic %s, key %q (transaction %v): %v; %s; or, to go on without it, start with --poison=dead-letter",
+		e.ID, e.Topic, e.Key, e.Commit, e.Err, e.Hint)
 }
 func (e *RecordError) Unwrap() error { return e.Err }
+
+// A TopicError says why no record can go to a topic.
+type TopicError struct {
+	Topic  string
+	Reason string // in one word, as dead letters name it
+	Err    error
+	Hint   string
+}
+
+func (e *TopicError) Error() string {
+	if e.Hint == "" {
+		return fmt.Sprintf("topic %s: %v", e.Topic, e.Err)
+	}
+	return fmt.Sprintf("topic %s: %v; %s", e.Topic, e.Err, e.Hint)
+}
+func (e *TopicError) Unwrap() error { return e.Err }
 
 // A GapError says that events may have been lost between the stored position
 // and what the slot still delivers. The relay does not go on by itself.
@@ -86,7 +104,7 @@ func permanent(err error) bool {
 	if err == nil {
 		return false
 	}
-	if isA[*slot.SetupError](err) || isA[*TableError](err) || isA[*RowError](err) || isA[*MessageError](err) || isA[*RecordError](err) || isA[*GapError](err) {
+	if isA[*slot.SetupError](err) || isA[*TableError](err) || isA[*RowError](err) || isA[*MessageError](err) || isA[*RecordError](err) || isA[*TopicError](err) || isA[*GapError](err) {
 		return true
 	}
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {

@@ -137,7 +137,7 @@ func (x *exactlyOnce) transaction(ctx, late context.Context) error {
 				left--
 				x.last = i.record
 				x.sent = append(x.sent, sent{i.record.Topic, i.at})
-				x.s.producer.Produce(context.WithoutCancel(ctx), i.record, x.acknowledged)
+				x.s.producer.Produce(x.s.judge.going, i.record, x.acknowledged)
 			}
 			x.next = x.next.reach(i.point)
 		}
@@ -213,10 +213,10 @@ func (x *exactlyOnce) commitWith(ctx context.Context, p position.Position) error
 // acknowledged is called by the client for every record, in any order. The
 // record is not seen yet by those who read committed ones.
 func (x *exactlyOnce) acknowledged(r *kgo.Record, err error) {
-	x.s.budget.give(size(r))
 	if err != nil {
 		x.s.refusal(r, err)
 	}
+	x.s.budget.give(size(r)) // last: a record that went alone is known refused or acknowledged then
 }
 
 // finish aborts what is open, which is so only after a failure: the readers of

@@ -33,25 +33,28 @@ func (s *session) message(ctx context.Context, b []byte) error {
 		return nil
 	}
 	if !m.Transactional {
-		return s.refuse(m, errors.New("it is not transactional, so its events may tell of what was rolled back: emit with pg_logical_emit_message(true, …)"))
+		return s.refuse(ctx, m, errors.New("it is not transactional, so its events may tell of what was rolled back: emit with pg_logical_emit_message(true, …)"))
 	}
 	if len(m.Content) < envelope.TimeBytes {
-		return s.refuse(m, fmt.Errorf("%d bytes are no time and envelope", len(m.Content)))
+		return s.refuse(ctx, m, fmt.Errorf("%d bytes are no time and envelope", len(m.Content)))
 	}
 	events := m.Content[envelope.TimeBytes:]
-	if id, err := s.check(events); err != nil {
+	at := pgoutput.Time(int64(binary.BigEndian.Uint64(m.Content)))
+	if id, err := s.check(events, at); err != nil {
 		if !id.IsZero() {
 			err = fmt.Errorf("event %v: %w", id, err)
 		}
-		return s.refuse(m, err)
+		return s.refuse(ctx, m, err)
 	}
-	return s.unpack(ctx, events, pgoutput.Time(int64(binary.BigEndian.Uint64(m.Content))))
+	return s.unpack(ctx, events, at)
 }
 
-func (s *session) refuse(m pgoutput.Message, err error) error {
+// refuse does with a message that can't be published what Config.Poison says.
+func (s *session) refuse(ctx context.Context, m pgoutput.Message, err error) error {
 	e := &MessageError{LSN: m.LSN, Prefix: s.cfg.MessagePrefix, Err: err}
-	if m.Transactional {
-		e.Commit = s.open.commit
+	if !m.Transactional {
+		return s.stray(ctx, m, e)
 	}
-	return e
+	e.Commit = s.open.commit
+	return s.invalidMessage(ctx, m, e)
 }

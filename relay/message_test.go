@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/seed-048de892/walpost/outbox/envelope"
 	"github.com/seed-048de892/walpost/relay/pgoutput"
@@ -56,7 +57,7 @@ func TestAnEnvelopeCostsWhatItsRowsWould(t *testing.T) {
 		}
 	})
 	packed := testing.AllocsPerRun(10, func() {
-		if _, err := s.check(b); err != nil {
+		if _, err := s.check(b, time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		r, err := envelope.NewReader(b)

@@ -14,6 +14,7 @@ type metrics struct {
 	records  *prometheus.CounterVec
 	latency  prometheus.Histogram
 	sequence prometheus.Gauge
+	letters  *prometheus.CounterVec
 	restarts prometheus.Counter
 
 	serverEnd atomic.Uint64           // where the server said its log ends
@@ -35,6 +36,9 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		sequence: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "relay_position_sequence", Help: "Sequence of the last record covered by the stored position.",
 		}),
+		letters: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "relay_dead_letters_total", Help: "Events that went to the dead-letter topic, by reason; counted when the stored position covers them.",
+		}, []string{"reason"}),
 		restarts: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "relay_session_restarts_total", Help: "Sessions that ended by an error and were followed by another.",
 		}),
@@ -53,7 +57,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{
-		m.records, m.latency, m.sequence, m.restarts,
+		m.records, m.latency, m.sequence, m.letters, m.restarts,
 		gauge("relay_streaming", "1 while the relay has the slot and streams.", func(*session) float64 { return 1 }),
 		gauge("relay_lag_bytes", "Write-ahead log the server has reported and the stored position does not cover yet.", func(s *session) float64 {
 			return float64(max(0, int64(m.serverEnd.Load())-int64(s.saved.Load())))

@@ -75,7 +75,7 @@ type Offline struct {
 func NewOffline(c Config) (*Offline, error) {
 	o := &Offline{
 		cfg: c, servers: &servers{cfg: c}, router: router{source: c.Source},
-		topics: topics{partitions: c.TopicPartitions, replication: c.TopicReplication},
+		topics: topics{cfg: c, lessons: new(lessons)},
 	}
 	o.Options = o.servers.clientOptions()
 	_, store, client, err := o.servers.kafka("", &o.topics)
@@ -102,7 +102,7 @@ func (o *Offline) Events(r *StoredRow, each func(*StoredRow) error) error {
 	if plain := (&row{Event: r.Event}); !plain.packed() {
 		return each(r)
 	}
-	if id, err := (&session{}).check(r.Payload); err != nil {
+	if id, err := (&session{}).check(r.Payload, r.CreatedAt); err != nil {
 		return &RowError{ID: cmp.Or(id, r.ID), Err: err}
 	}
 	reader, err := envelope.NewReader(r.Payload)
@@ -137,7 +137,7 @@ func (o *Offline) Record(r *StoredRow, generation, index, sequence int64) (*kgo.
 // Produce hands record to Kafka, and makes its topic if that is missing. Its
 // fate is [Offline.Flush]'s to tell.
 func (o *Offline) Produce(ctx context.Context, record *kgo.Record) error {
-	if err := o.topics.ensure(ctx, o.Client, record.Topic); err != nil {
+	if _, err := o.topics.ensure(ctx, o.Client, record.Topic); err != nil {
 		return err
 	}
 	o.Client.Produce(context.WithoutCancel(ctx), record, func(r *kgo.Record, err error) {

@@ -7,10 +7,9 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/seed-048de892/walpost/outbox/cloudevent"
+	"github.com/seed-048de892/walpost/outbox/envelope"
 	"github.com/seed-048de892/walpost/relay/lsn"
 	"github.com/seed-048de892/walpost/relay/pgoutput"
 	"github.com/seed-048de892/walpost/relay/wal"
@@ -115,17 +114,19 @@ func (s *session) insert(ctx context.Context, b []byte) error {
 		return nil
 	}
 	if err := l.read(columns, &s.row); err != nil {
-		return &RowError{ID: s.row.ID, Commit: t.commit, Err: err}
+		l.salvage(columns, &s.row)
+		return s.invalid(ctx, &s.row, &poisonError{reasonRow, &RowError{ID: s.row.ID, Commit: t.commit, Err: err}})
 	}
 	if s.row.packed() {
-		if id, err := s.check(s.row.Payload); err != nil {
-			return &RowError{ID: cmp.Or(id, s.row.ID), Commit: t.commit, Err: err}
+		if id, err := s.check(s.row.Payload, s.row.createdAt); err != nil {
+			r := unread(s.row, envelope.RowType, s.row.Payload)
+			return s.invalid(ctx, &r, &poisonError{reasonEnvelope, &RowError{ID: cmp.Or(id, s.row.ID), Commit: t.commit, Err: err}})
 		}
 		return s.unpack(ctx, s.row.Payload, s.row.createdAt)
 	}
 	record, err := s.router.route(&s.row, t.commit, t.records, s.sequence+1)
 	if err != nil {
-		return &RowError{ID: s.row.ID, Commit: t.commit, Err: err}
+		return s.invalid(ctx, &s.row, &poisonError{reasonRow, &RowError{ID: s.row.ID, Commit: t.commit, Err: err}})
 	}
 	return s.publish(ctx, record)
 }
@@ -152,10 +153,35 @@ func (s *session) publish(ctx context.Context, record *kgo.Record) error {
 	if t.records < t.published {
 		return s.passOver(t, record)
 	}
-	if err := s.topics.ensure(ctx, s.admin, record.Topic); err != nil {
+	n := size(record)
+	if err := s.examine(ctx, record, n); err != nil {
+		if p, ok := errors.AsType[*poisonError](err); ok {
+			return s.bury(ctx, record, p)
+		}
 		return err
 	}
-	if err := s.budget.take(ctx, size(record)); err != nil {
+	if !s.suspected(record) {
+		return s.hand(ctx, record, n, false)
+	}
+	if err := s.hand(ctx, record, n, true); err != nil {
+		return err
+	}
+	s.acquitted(ctx, record, n)
+	return nil
+}
+
+// hand gives the publisher the next record of the open transaction, of n
+// bytes. One that goes alone has nothing else on its way with it: hand then
+// returns when Kafka has it.
+func (s *session) hand(ctx context.Context, record *kgo.Record, n int64, alone bool) error {
+	if alone {
+		if err := s.budget.idle(ctx); err != nil {
+			return err
+		}
+		s.judge.alone.Store(record)
+		defer s.judge.alone.Store(nil)
+	}
+	if err := s.budget.take(ctx, n); err != nil {
 		return err
 	}
 	// After a refused record nothing may follow: to its partition it would be
@@ -164,9 +190,15 @@ func (s *session) publish(ctx context.Context, record *kgo.Record) error {
 		return err
 	}
 	s.sequence++
-	t.records++
-	s.publisher.add(ctx, t, record)
-	return nil
+	s.open.records++
+	s.publisher.add(ctx, s.open, record)
+	if !alone {
+		return nil
+	}
+	if err := s.budget.idle(ctx); err != nil {
+		return err
+	}
+	return context.Cause(ctx) // it may be Kafka's refusal
 }
 
 // passOver counts a record that is in Kafka. The last of them must be the event
@@ -202,32 +234,4 @@ func (s *session) commit(m pgoutput.Commit) error {
 	}
 	s.publisher.commit(t, m.EndLSN)
 	return nil
-}
-
-// refusal ends the session by a record that the client has failed. Nothing is
-// waited for any more: records behind it may be in front of it, if it comes
-// again.
-func (s *session) refusal(r *kgo.Record, err error) {
-	s.failed.Store(true)
-	s.fail(refused(r, err))
-	s.give(errGrace)
-}
-
-// refused tells a record that Kafka will never take from a session that ends.
-func refused(r *kgo.Record, err error) error {
-	e := &RecordError{Topic: r.Topic, Key: string(r.Key), Err: err}
-	if event, decodeErr := cloudevent.Decode(r); decodeErr == nil {
-		e.ID = event.ID
-	}
-	switch {
-	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
-		e.Hint = "raise the topic: kafka-configs.sh --alter --topic " + r.Topic + " --add-config max.message.bytes=…; and have the writer check sizes (outbox.Writer.MaxBytes)"
-	case errors.Is(err, kerr.TopicAuthorizationFailed):
-		e.Hint = "allow it: kafka-acls.sh --add --producer --topic " + r.Topic
-	case errors.Is(err, kerr.InvalidRecord), errors.Is(err, kerr.CorruptMessage), errors.Is(err, kerr.PolicyViolation), errors.Is(err, kerr.InvalidTimestamp):
-		e.Hint = "see the broker's log for the rule it breaks, and change the topic's configuration"
-	default:
-		return fmt.Errorf("publish to topic %s: %w", r.Topic, err) // a new session tries again
-	}
-	return e
 }

@@ -14,6 +14,7 @@ type Relay struct {
 	cfg     Config
 	outside outside
 	metrics *metrics
+	lessons lessons
 
 	streaming atomic.Bool
 	lastError atomic.Pointer[error]
@@ -38,7 +39,7 @@ func New(cfg Config) (*Relay, error) {
 //
 // What passes by itself, a lost connection or a broker that is down, is
 // retried without end. An error means that somebody must act: see [GapError],
-// [TableError], [RowError], [MessageError], [RecordError] and slot.SetupError. Run may be
+// [TableError], [RowError], [MessageError], [RecordError], [TopicError] and slot.SetupError. Run may be
 // called again after it has returned.
 func (r *Relay) Run(ctx context.Context) error {
 	const shortest, longest = 100 * time.Millisecond, 5 * time.Second
@@ -62,6 +63,9 @@ func (r *Relay) Run(ctx context.Context) error {
 		case busy(err):
 			r.cfg.Log.InfoContext(ctx, "slot is busy, waiting for it", slog.String("slot", r.cfg.Slot), slog.Any("error", err))
 			pause = min(pause, lockEvery)
+		case learned(err):
+			r.cfg.Log.WarnContext(ctx, "a record was refused, finding out which", slog.Any("error", err))
+			pause = 0
 		case fenced(err):
 			r.cfg.Log.WarnContext(ctx, "another relay of this source has taken over, or a Kafka transaction took too long; waiting as a standby",
 				slog.String("source", r.cfg.Source), slog.Any("error", err))
@@ -75,7 +79,7 @@ func (r *Relay) Run(ctx context.Context) error {
 			timer.Stop()
 			return nil
 		}
-		pause = min(2*pause, longest)
+		pause = max(shortest, min(2*pause, longest))
 	}
 }
 

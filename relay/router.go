@@ -56,6 +56,9 @@ func (o *router) route(r *row, commit lsn.Pos, index, sequence int64) (*kgo.Reco
 	if r.AggregateVersion < 0 {
 		return nil, fmt.Errorf("aggregate_version is %d", r.AggregateVersion)
 	}
+	if err := checkTime(r.createdAt); err != nil {
+		return nil, err
+	}
 	scratch := outbox.ID(r.ID).Append(o.scratch[:0])
 	idEnd := len(scratch)
 	scratch = strconv.AppendInt(scratch, o.generation, 10)

@@ -14,6 +14,7 @@ import (
 type outboxFlags struct {
 	daemon.PostgresFlags `embed:"" envprefix:"RELAY_"`
 	kafkaflags.Flags     `embed:"" envprefix:"RELAY_"`
+	poisonFlags          `embed:""`
 
 	Source           string    `help:"Name of this outbox in every record. Default: the database's name." env:"RELAY_SOURCE"`
 	Slot             string    `help:"Replication slot, made at the first start. Default: outbox_<database>." env:"RELAY_SLOT"`
@@ -24,7 +25,7 @@ type outboxFlags struct {
 	MessagePrefix    string    `help:"Prefix of the messages that hold events. Change it only when all events under the old one are published." default:"walpost.outbox" env:"RELAY_MESSAGE_PREFIX"`
 	SkipMessage      []lsn.Pos `help:"Pass over the message at this LSN, as an error of the relay names it; its events are never published." placeholder:"LSN" env:"RELAY_SKIP_MESSAGE"`
 	PositionsTopic   string    `help:"Topic that keeps the position." default:"_relay.positions" env:"RELAY_POSITIONS_TOPIC"`
-	TopicPartitions  int32     `help:"Partitions of topics that are missing and therefore made." default:"3" env:"RELAY_TOPIC_PARTITIONS"`
+	TopicPartitions  int32     `help:"Partitions of topics that are missing and therefore made. Default: 3." env:"RELAY_TOPIC_PARTITIONS"`
 	TopicReplication int16     `help:"Replication of topics that are made; -1 is the broker's default." default:"-1" env:"RELAY_TOPIC_REPLICATION"`
 	Delivery         string    `help:"at-least-once, or exactly-once: in Kafka transactions, for those who read committed records." enum:"at-least-once,exactly-once" default:"at-least-once" env:"RELAY_DELIVERY"`
 }
@@ -37,13 +38,15 @@ func (f *outboxFlags) relay() (relay.Config, error) {
 	if err := errors.Join(errPostgres, errKafka); err != nil {
 		return relay.Config{}, &daemon.ExitError{Code: daemon.ExitUsage, Err: err}
 	}
-	return relay.Config{
+	config := relay.Config{
 		Postgres: dsn, Brokers: f.Brokers, Kafka: options,
 		Source: f.Source, Slot: f.Slot, Failover: f.Failover, Publication: f.Publication, Table: f.Table,
 		Messages: relay.Messages(f.Messages), MessagePrefix: f.MessagePrefix, SkipMessages: f.SkipMessage,
 		PositionsTopic: f.PositionsTopic, TopicPartitions: f.TopicPartitions, TopicReplication: f.TopicReplication,
 		Delivery: relay.Delivery(f.Delivery),
-	}, nil
+	}
+	f.set(&config)
+	return config, nil
 }
 
 // explain adds what to do to the error of a connection.
