@@ -1,6 +1,7 @@
 package devstack_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -70,13 +71,16 @@ func TestKafkaClusterLosesBrokers(t *testing.T) {
 	if _, err := admin.AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Name: "min.insync.replicas", Value: &three}}, "orders"); err != nil {
 		t.Fatal(err)
 	}
-	impatient, err := kgo.NewClient(kgo.SeedBrokers(c.Brokers...), kgo.DefaultProduceTopic("orders"), kgo.RecordRetries(0))
+	impatient, err := kgo.NewClient(kgo.SeedBrokers(c.Brokers...), kgo.DefaultProduceTopic("orders"),
+		kgo.DisableIdempotentWrite(), kgo.RecordRetries(0)) // an idempotent one tries for ever what may have been written
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer impatient.Close()
 	devstacktest.Wait(t, "a record to be refused", 30*time.Second, func() bool {
-		return errors.Is(impatient.ProduceSync(t.Context(), kgo.StringRecord("refused")).FirstErr(), kerr.NotEnoughReplicas)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		return errors.Is(impatient.ProduceSync(ctx, kgo.StringRecord("refused")).FirstErr(), kerr.NotEnoughReplicas)
 	})
 	begun = time.Now()
 	if err := c.Restart(t.Context(), leader); err != nil {

@@ -12,6 +12,7 @@ type fault struct {
 
 	again  int  // how many transactions may come again, at least once
 	outage bool // PostgreSQL fails: the writers try again
+	hasty  bool // PostgreSQL gives a relay up after 2 s that it does not hear
 	quiet  bool // nobody else writes
 	long   bool // takes long: for make test-long only
 }
@@ -21,7 +22,7 @@ type fault struct {
 func TestFaults(t *testing.T) {
 	s := startServers(t)
 	one := slices.Concat(relayFaults(), postgresFaults(), networkFaults(), kafkaFaults(), dataFaults())
-	for _, d := range []delivery{atLeastOnce} {
+	for _, d := range []delivery{atLeastOnce, exactlyOnce} {
 		t.Run(string(d), func(t *testing.T) {
 			for _, f := range one {
 				f.test(t, s, d, func() ([]string, []string) { return s.kafka.Brokers, []string{s.kafkaNetwork.Addr} })
@@ -31,7 +32,7 @@ func TestFaults(t *testing.T) {
 	t.Run("three brokers", func(t *testing.T) {
 		_ = s.kafka.Kill() // leave the machine to the three
 		c := startCluster(t)
-		for _, d := range []delivery{atLeastOnce} {
+		for _, d := range []delivery{atLeastOnce, exactlyOnce} {
 			t.Run(string(d), func(t *testing.T) {
 				for _, f := range replicaFaults(c) {
 					f.test(t, s, d, func() ([]string, []string) { return c.Brokers, c.Brokers })
@@ -48,7 +49,11 @@ func (f fault) test(t *testing.T, s *servers, d delivery, brokers func() (all, r
 			t.Skip("takes long: set WALPOST_TEST_LONG=1")
 		}
 		all, relay := brokers()
-		w := newWorld(t, s, d, all, relay)
+		var args []string
+		if f.hasty {
+			args = []string{"--sender-timeout", "2s"}
+		}
+		w := newWorld(t, s, d, all, relay, args...)
 		t.Cleanup(func() { s.pgNetwork.Heal(); s.kafkaNetwork.Heal() })
 		f.run(w)
 	})

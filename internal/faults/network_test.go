@@ -15,8 +15,8 @@ func networkFaults() []fault {
 				w.flow(50)
 			}
 		}},
-		{name: "PostgreSQL in a blackhole", again: anyNumber, do: func(w *world) { blackhole(w, w.pgNetwork, devstack.BothWays, w.slotFree) }},
-		{name: "PostgreSQL hears nothing", again: anyNumber, do: func(w *world) { blackhole(w, w.pgNetwork, devstack.ToServer, w.slotFree) }},
+		{name: "PostgreSQL in a blackhole", again: anyNumber, hasty: true, do: func(w *world) { blackhole(w, w.pgNetwork, devstack.BothWays, w.slotFree) }},
+		{name: "PostgreSQL hears nothing", again: anyNumber, hasty: true, do: func(w *world) { blackhole(w, w.pgNetwork, devstack.ToServer, w.slotFree) }},
 		{name: "PostgreSQL out of reach", again: anyNumber, do: func(w *world) {
 			w.load.burst(100)
 			w.flow(50)
@@ -53,7 +53,7 @@ func networkFaults() []fault {
 			w.kafkaNetwork.Heal()
 		}},
 		// Nobody tells either end: they find out by their own clocks.
-		{name: "connection to PostgreSQL stranded", again: anyNumber, long: true, do: func(w *world) {
+		{name: "connection to PostgreSQL stranded", again: anyNumber, hasty: true, long: true, do: func(w *world) {
 			w.load.burst(100)
 			w.flow(50)
 			w.pgNetwork.Strand()

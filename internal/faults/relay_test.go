@@ -32,7 +32,7 @@ func relayFaults() []fault {
 			}
 		}},
 		// Longer than PostgreSQL waits for it: it wakes up without a slot.
-		{name: "relay stands still", again: anyNumber, do: func(w *world) {
+		{name: "relay stands still", again: anyNumber, hasty: true, do: func(w *world) {
 			w.load.burst(100)
 			w.flow(50)
 			w.relay.Signal(syscall.SIGSTOP)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -32,10 +33,8 @@ func startCluster(t *testing.T) *devstack.KafkaCluster {
 // replicaFaults happen to the brokers of a cluster whose topics have three
 // replicas, of which two must have a record.
 func replicaFaults(c *devstack.KafkaCluster) []fault {
-	// That no producer's number is lost with a leader keeps records from
-	// coming twice.
 	return []fault{
-		{name: "leader killed", do: func(w *world) {
+		{name: "leader killed", long: true, do: func(w *world) {
 			w.load.burst(100)
 			w.flow(50)
 			leader := w.leader()
@@ -43,7 +42,7 @@ func replicaFaults(c *devstack.KafkaCluster) []fault {
 			w.flow(100)
 			w.must(c.Restart(w.t.Context(), leader))
 		}},
-		{name: "leader stands still", do: func(w *world) {
+		{name: "leader stands still", long: true, do: func(w *world) {
 			w.load.burst(100)
 			w.flow(50)
 			leader := w.leader()
@@ -78,7 +77,8 @@ func (w *world) leader() int {
 // tooFewReplicas has the topics ask for all three replicas and takes one away,
 // so that the leaders refuse every record with NOT_ENOUGH_REPLICAS.
 func tooFewReplicas(w *world, c *devstack.KafkaCluster) {
-	client, err := kgo.NewClient(append(slices.Clip(w.kafka), kgo.RecordRetries(0))...)
+	// An idempotent client would try for ever what may have been written.
+	client, err := kgo.NewClient(append(slices.Clip(w.kafka), kgo.DisableIdempotentWrite(), kgo.RecordRetries(0), kgo.ProduceRequestTimeout(time.Second))...)
 	w.must(err)
 	defer client.Close()
 	admin := kadm.NewClient(client)
@@ -97,8 +97,9 @@ func tooFewReplicas(w *world, c *devstack.KafkaCluster) {
 	away := w.leader()
 	w.must(c.Broker(away).Kill())
 	devstacktest.Wait(w.t, "records to be refused", patience, func() bool {
-		err := client.ProduceSync(context.WithoutCancel(w.t.Context()), &kgo.Record{Topic: probe}).FirstErr()
-		return errors.Is(err, kerr.NotEnoughReplicas)
+		ctx, cancel := context.WithTimeout(w.t.Context(), 5*time.Second)
+		defer cancel()
+		return errors.Is(client.ProduceSync(ctx, &kgo.Record{Topic: probe}).FirstErr(), kerr.NotEnoughReplicas)
 	})
 	before := w.confirmed()
 	w.written(300)

@@ -68,8 +68,9 @@ func (s *transcript) String() string {
 }
 
 // newWorld makes a world whose relay has begun to stream. The relay connects to
-// the brokers at relayBrokers, everybody else at brokers.
-func newWorld(t *testing.T, s *servers, d delivery, brokers, relayBrokers []string) *world {
+// the brokers at relayBrokers, everybody else at brokers. args are more of the
+// relay's.
+func newWorld(t *testing.T, s *servers, d delivery, brokers, relayBrokers []string, args ...string) *world {
 	t.Helper()
 	w := &world{servers: s, t: t, delivery: d, name: devstacktest.Name(t), kafka: []kgo.Opt{kgo.SeedBrokers(brokers...)}}
 	w.topics = []string{w.name + ".a", w.name + ".b"}
@@ -79,10 +80,10 @@ func newWorld(t *testing.T, s *servers, d delivery, brokers, relayBrokers []stri
 	w.load = &load{pool: w.pool, topics: w.topics}
 	dsn, err := s.pgNetwork.DSN(w.pool.Config().ConnString())
 	w.must(err)
-	args := []string{
+	args = append([]string{
 		s.relay, "run", "--postgres", dsn, "--brokers", strings.Join(relayBrokers, ","), "--source", w.name, "--slot", w.name,
-		"--positions-topic", "_" + w.name, "--ops-listen", "127.0.0.1:0", "--sender-timeout", "2s",
-	}
+		"--positions-topic", "_" + w.name, "--ops-listen", "127.0.0.1:0",
+	}, args...)
 	if d != atLeastOnce {
 		args = append(args, "--delivery", string(d))
 	}
