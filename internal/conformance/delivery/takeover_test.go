@@ -166,3 +166,35 @@ func (w *world) network() *devstack.Proxy {
 	})
 	return p
 }
+
+// TestALostLockEndsTheSession ends the connection that has the lock, while the
+// stream and Kafka go on. The relay notices, and the standby, which has the
+// lock at once, has the slot soon.
+func TestALostLockEndsTheSession(t *testing.T) {
+	w := newWorld(t)
+	w.config.Delivery = relay.ExactlyOnce
+	w.config.SenderTimeout = 3 * time.Second
+	leader, stopLeader := w.launch(w.config)
+	devstacktest.Wait(t, "the first relay to stream", patience, func() bool { return leader.Ready(t.Context()) == nil })
+	stopLoad := w.load()
+	w.published()
+	standby, stop := w.launch(w.config)
+	var ended bool
+	err := w.connect().QueryRow(t.Context(), `select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted
+		and database = (select oid from pg_database where datname = current_database())`).Scan(&ended)
+	if err != nil || !ended {
+		t.Fatal(ended, err)
+	}
+	began := time.Now()
+	devstacktest.Wait(t, "the standby to stream", patience, func() bool { return standby.Ready(t.Context()) == nil })
+	if took := time.Since(began); took > w.config.SenderTimeout+time.Second {
+		t.Errorf("the standby took over after %v", took)
+	}
+	stopLoad()
+	w.once(w.records(kgo.ReadCommitted()))
+	for _, stop := range []func() error{stopLeader, stop} {
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	}
+}
