@@ -12,6 +12,7 @@ type encoder interface {
 	rows(list []prepared) []any
 	id(id *ID) any
 	ids(ids []ID) any
+	message(prefix string, envelope []byte) []any
 	bytes(b [][]byte) any
 }
 
@@ -88,3 +89,16 @@ func (native) ids(ids []ID) any {
 }
 
 func (native) bytes(b [][]byte) any { return b }
+
+// messageParams are the parameters of oneMessage.
+type messageParams struct {
+	args   [2]any
+	prefix text
+	data   bytea
+}
+
+func (native) message(prefix string, envelope []byte) []any {
+	m := &messageParams{prefix: text(prefix), data: envelope}
+	m.args = [...]any{&m.prefix, &m.data}
+	return m.args[:]
+}

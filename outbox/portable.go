@@ -42,6 +42,8 @@ func (portable) bytes(list [][]byte) any {
 	return array(len(list), func(b *strings.Builder, i int) { quoteBytes(b, list[i]) })
 }
 
+func (portable) message(prefix string, envelope []byte) []any { return []any{prefix, envelope} }
+
 func array(n int, element func(b *strings.Builder, i int)) string {
 	var b strings.Builder
 	b.WriteByte('{')

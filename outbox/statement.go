@@ -50,14 +50,16 @@ func (w *Writer) insert(rest string) string {
 func (w *Writer) statement(list []prepared, encode encoder, row string) (sql string, args []any) {
 	single := len(list) == 1
 	switch {
+	case w.Mode == WAL && single:
+		return oneMessage, encode.message(w.prefix(), seal(&list[0]))
 	case w.Mode == WAL:
-		envelopes, _ := pack(list)
+		envelopes, _ := pack(list, messageBytes)
 		if len(envelopes) == 1 {
-			return oneMessage, []any{w.prefix(), envelopes[0]}
+			return oneMessage, encode.message(w.prefix(), envelopes[0])
 		}
 		return manyMessage, []any{w.prefix(), encode.bytes(envelopes)}
 	case w.Mode == Packed && !single: // a single event is as cheap in a row, which can be read
-		envelopes, ids := pack(list)
+		envelopes, ids := pack(list, rowBytes)
 		if len(envelopes) == 1 {
 			return w.insert(onePacked), []any{encode.id(&ids[0]), envelopes[0]}
 		}
@@ -98,12 +100,36 @@ func renumber(b *strings.Builder, sql string, n int) {
 	}
 }
 
-// packBytes is where an envelope ends and the next begins: large enough that
-// the row's own cost vanishes, small enough for every buffer on its way.
-const packBytes = 256 << 10
+const (
+	// rowBytes is the size of an envelope in a row. A row that fits a page is
+	// stored as it is; a larger one PostgreSQL compresses and cuts up, which
+	// costs ten times as much, and again when it is decoded. What is left of
+	// the page's 8160 bytes holds the row's header and its other columns.
+	rowBytes = 8000
 
-// pack puts list into envelopes. Each gets the id of its first event.
-func pack(list []prepared) (envelopes [][]byte, ids []ID) {
+	// messageBytes is the size of an envelope in a message: large enough that
+	// the message's own cost vanishes, small enough for every buffer on its
+	// way.
+	messageBytes = 256 << 10
+)
+
+// seal puts one event into an envelope.
+func seal(p *prepared) []byte {
+	b := envelope.AppendStart(make([]byte, 0, p.size(p.headers)+len(p.Topic)+64))
+	e := p.enclosed()
+	return envelope.AppendEvent(b, nil, &e)
+}
+
+func (p *prepared) enclosed() envelope.Event {
+	return envelope.Event{
+		ID: p.id, Topic: p.Topic, AggregateType: p.AggregateType, AggregateID: p.AggregateID,
+		Type: p.Type, AggregateVersion: p.AggregateVersion, Headers: p.headers, Payload: p.Payload,
+	}
+}
+
+// pack puts list into envelopes of at most limit bytes; one event alone may be
+// larger. Each envelope gets the id of its first event.
+func pack(list []prepared, limit int) (envelopes [][]byte, ids []ID) {
 	size := 64 // what is left to pack, roughly
 	for i := range list {
 		size += list[i].size(list[i].headers) + len(list[i].Topic) + 64
@@ -113,22 +139,21 @@ func pack(list []prepared) (envelopes [][]byte, ids []ID) {
 	current, spare := new(envelope.Event), new(envelope.Event)
 	for i := range list {
 		p := &list[i]
+		*current = p.enclosed()
+		if previous != nil {
+			end := len(b)
+			if b = envelope.AppendEvent(b, previous, current); len(b) > limit {
+				size -= end
+				envelopes, previous = append(envelopes, b[:end:end]), nil
+			}
+		}
 		if previous == nil {
-			b = envelope.AppendStart(make([]byte, 0, max(0, min(size, packBytes+packBytes/4))))
+			b = envelope.AppendStart(make([]byte, 0, max(0, min(size, limit+limit/4))))
+			b = envelope.AppendEvent(b, nil, current)
 			ids = append(ids, p.id)
 		}
-		*current = envelope.Event{
-			ID: p.id, Topic: p.Topic, AggregateType: p.AggregateType, AggregateID: p.AggregateID,
-			Type: p.Type, AggregateVersion: p.AggregateVersion, Headers: p.headers, Payload: p.Payload,
-		}
-		b = envelope.AppendEvent(b, previous, current)
 		previous = current
 		current, spare = spare, current
-		if len(b) >= packBytes || i == len(list)-1 {
-			size -= len(b)
-			envelopes = append(envelopes, b)
-			previous = nil
-		}
 	}
-	return envelopes, ids
+	return append(envelopes, b), ids
 }
