@@ -44,7 +44,7 @@ func (in *Inbox) redrive(ctx context.Context) error {
 		case <-wake:
 		case <-timer.C:
 		}
-		wait, err := in.redriveDue(ctx, free, func(l Letter) {
+		wait, err := in.redriveDue(ctx, handling, free, func(l Letter) {
 			wg.Go(func() {
 				released := in.redriveKey(ctx, handling, l)
 				<-free
@@ -62,14 +62,16 @@ func (in *Inbox) redrive(ctx context.Context) error {
 
 // redriveDue takes letters that are due while there are any, waits for a place
 // in free for each and has it begun. It says when to look again.
-func (in *Inbox) redriveDue(ctx context.Context, free chan struct{}, begin func(Letter)) (time.Duration, error) {
+func (in *Inbox) redriveDue(ctx, handling context.Context, free chan struct{}, begin func(Letter)) (time.Duration, error) {
 	for {
 		select {
 		case <-ctx.Done():
 			return redrivePoll, nil
 		case free <- struct{}{}:
 		}
-		l, err := in.take(ctx)
+		// Without ctx: PostgreSQL may lease a letter to a query that has been
+		// cut off, and nobody would know until the lease ends.
+		l, err := in.take(handling)
 		if err == nil {
 			begin(l)
 			continue

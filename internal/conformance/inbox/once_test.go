@@ -112,3 +112,61 @@ func deliveries(w *world, random *rand.Rand, ks []string, last int) []*kgo.Recor
 	}
 	return all
 }
+
+// TestDeathAndRedriveKeepTheOrder has events die all the time and be redriven
+// all the time, by several members that come and go, while others come from
+// Kafka.
+func TestDeathAndRedriveKeepTheOrder(t *testing.T) {
+	seed := uint64(time.Now().UnixNano()) //nolint:gosec // any number is a seed
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	w := newWorld(t, 3)
+	ks, last := keys(6), 40
+	config := w.config(t)
+	config.MaxAttempts, config.Log, config.Timeout = 2, nil, limit
+	var members []func() error
+	died := func() int64 { return 0 }
+	join := func() {
+		in, stop := w.start(t, config, func(ctx context.Context, tx pgx.Tx, e inbox.Received[step]) error {
+			if err := effect(ctx, tx, e, ""); err != nil {
+				return err
+			}
+			if rand.IntN(3) == 0 {
+				return errFlaky
+			}
+			return nil
+		})
+		members = append(members, stop)
+		before := died
+		died = func() int64 { return before() + in.Stats().Dead }
+	}
+	join()
+	join()
+	redrive := func() {
+		if _, err := (inbox.DeadLetters{DB: w.pool}).Redrive(t.Context(), inbox.Redrive{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for records := deliveries(w, random, ks, last); len(records) > 0; {
+		n := min(len(records), 1+random.IntN(20))
+		w.produce(t, records[:n]...)
+		records = records[n:]
+		redrive()
+		if random.IntN(6) == 0 {
+			if err := members[0](); err != nil {
+				t.Fatal(err)
+			}
+			members = members[1:]
+			join()
+		}
+	}
+	// Sooner than a lease ends: whoever stopped has left none behind.
+	devstacktest.Wait(t, "every event to be handled", config.Timeout, func() bool {
+		redrive()
+		return value[bool](t, w, `select count(*) >= $1 and not exists (select from inbox_dead) from effects`, len(ks)*last)
+	})
+	w.check(t, last, ks...)
+	if died() == 0 {
+		t.Error("no event died: the test tests nothing")
+	}
+}
