@@ -195,7 +195,8 @@ func (c Config) withDefaults() (Config, *pgx.ConnConfig, error) {
 	case c.Postgres == "":
 		problem("postgres: must be set, like postgres://relay@db.example/userdb")
 	case err != nil:
-		problem("postgres: %w", err) // pgx leaves the password out
+		// Without pgx's own text, which can hold the password of a broken one.
+		problem("postgres: no connection string: use a URL like postgres://relay@db.example/userdb, or words like host=db.example user=relay, with values that hold spaces in single quotes")
 	case pg.Database == "":
 		problem("postgres: names no database")
 	}

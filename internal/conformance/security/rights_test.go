@@ -26,6 +26,7 @@ import (
 	"github.com/seed-048de892/walpost/outbox/inbox"
 	"github.com/seed-048de892/walpost/outbox/retention"
 	"github.com/seed-048de892/walpost/relay"
+	"github.com/seed-048de892/walpost/relay/position"
 )
 
 // A system is a database and topics with the rights that the manual grants,
@@ -156,6 +157,18 @@ func (s *system) topicMadeBeforehand(t *testing.T, app *pgx.Conn) {
 	}
 	write(t, app, topic, "row")
 	read(t, s.as(tester), topic, 1)
+
+	restricted, err := kgo.NewClient(append(s.options(t, relayUser), kgo.SeedBrokers(s.kafka.Secure.SASL...))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer restricted.Close()
+	if err := (&position.Store{Client: restricted, Topic: topic, Replication: 1}).Prepare(t.Context()); err != nil {
+		t.Errorf("positions topic made beforehand, without the right to create: %v", err)
+	}
+	if err := (&position.Store{Client: restricted, Topic: "made.never", Replication: 1}).Prepare(t.Context()); !errors.Is(err, kerr.TopicAuthorizationFailed) {
+		t.Errorf("positions topic that is missing, without the right to create: %v, want %v", err, kerr.TopicAuthorizationFailed)
+	}
 }
 
 // inbox handles two events, keeps a third as a dead letter, and handles it
