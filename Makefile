@@ -26,6 +26,7 @@ test: check ## Run everything a change must pass, on servers of its own.
 		(cd outbox && go test -p $(PACKAGES) -timeout $(TIMEOUT) ./...) && \
 		(cd outbox/outboxotel && go test -timeout $(TIMEOUT) ./...) && \
 		(cd outbox/outboxschema && go test -timeout $(TIMEOUT) ./...) && \
+		(cd bench && go test -timeout $(TIMEOUT) ./...) && \
 		(cd deploy && go test -timeout $(TIMEOUT) ./...)'
 
 .PHONY: test-long
@@ -40,6 +41,7 @@ check: ## Vet, and look for files that gofmt would change.
 	cd outbox && go vet ./...
 	cd outbox/outboxotel && go vet ./...
 	cd outbox/outboxschema && go vet ./...
+	cd bench && go vet ./...
 	cd deploy && go vet ./...
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || \
 		{ echo "not formatted, run: gofmt -w" $$unformatted; exit 1; }
@@ -50,6 +52,7 @@ lint: $(LINT) ## Lint all modules (the first run builds the linter).
 	cd outbox && $(LINT) run --config ../.golangci.yml
 	cd outbox/outboxotel && $(LINT) run --config ../../.golangci.yml
 	cd outbox/outboxschema && $(LINT) run --config ../../.golangci.yml
+	cd bench && $(LINT) run --config ../.golangci.yml
 
 # Kept in bin: linking it anew takes longer than linting does.
 $(LINT): tools/go.mod tools/go.sum
