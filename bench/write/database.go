@@ -16,7 +16,6 @@ import (
 	"github.com/pressly/goose/v3"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivermigrate"
-
 	"github.com/seed-048de892/walpost/outbox/schema"
 )
 

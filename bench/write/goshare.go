@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-
 	"github.com/seed-048de892/walpost/outbox"
 )
 
@@ -47,7 +46,8 @@ func (db *database) calls(ctx context.Context) ([]call, error) {
 			return
 		}
 		sql, args := b.QueuedQueries[0].SQL, plain(b.QueuedQueries[0].Arguments)
-		list = append(list, call{name, n,
+		list = append(list, call{
+			name, n,
 			func(_ context.Context, tx pgx.Tx) error { return ours(ctx, tx, es) },
 			func(_ context.Context, tx pgx.Tx) error { _, err := tx.Exec(ctx, sql, args...); return err },
 		})
@@ -80,7 +80,7 @@ func (db *database) calls(ctx context.Context) ([]call, error) {
 		return nil, err
 	}
 	watermill, one := db.way(wayWatermill), messages(1, db.PayloadBytes)
-	return append(list, queue, change, db.copyCall(ctx, 1000), db.copyCall(ctx, 10_000),
+	return append(list, queue, change, db.copyCall(1000), db.copyCall(10_000),
 		call{"Watermill SQL `Publish`", 1, func(ctx context.Context, tx pgx.Tx) error { return watermill.write(ctx, tx, one) }, nil},
 		call{"River `InsertTx`", 1, func(ctx context.Context, tx pgx.Tx) error { return riverInsert(ctx, tx, river, one) }, nil},
 	), nil
@@ -131,7 +131,7 @@ func (db *database) changeCall(ctx context.Context) (call, error) {
 
 // copyCall compares a Write of so many events that it takes COPY with pgx's
 // CopyFrom of the same rows.
-func (db *database) copyCall(ctx context.Context, n int) call {
+func (db *database) copyCall(n int) call {
 	list := messages(n, db.PayloadBytes)
 	es, rows := events(list), make([][]any, n)
 	for i, m := range list {
@@ -220,14 +220,14 @@ func (db *database) costs(ctx context.Context, c call) (ours, bare cost, err err
 	if err != nil {
 		return cost{}, cost{}, err
 	}
-	defer o.close()
+	defer o.close(ctx)
 	runs := []*offline{o}
 	if c.bare != nil {
 		p, err := db.offline(ctx, c.bare)
 		if err != nil {
 			return cost{}, cost{}, err
 		}
-		defer p.close()
+		defer p.close(ctx)
 		runs = append(runs, p)
 	}
 	turns := make([][]cost, len(runs))
@@ -302,7 +302,7 @@ func (db *database) offline(ctx context.Context, run func(context.Context, pgx.T
 		err = wire.replay()
 	}
 	if err != nil {
-		o.close()
+		o.close(ctx)
 		return nil, err
 	}
 	o.once = func() error { return run(ctx, tx) }
@@ -311,9 +311,9 @@ func (db *database) offline(ctx context.Context, run func(context.Context, pgx.T
 
 // close brings the server back and ends the connection, and with it the
 // transaction.
-func (o *offline) close() {
+func (o *offline) close(ctx context.Context) {
 	o.wire.set(live, nil)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	_ = o.conn.Close(ctx)
 }

@@ -23,9 +23,9 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/seed-048de892/walpost/internal/devstack"
 
 	"github.com/seed-048de892/walpost/bench/write"
-	"github.com/seed-048de892/walpost/internal/devstack"
 )
 
 func main() {

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
-
 	"github.com/seed-048de892/walpost/internal/devstack/devstacktest"
 )
 
