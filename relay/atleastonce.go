@@ -74,7 +74,7 @@ func (p *part) acknowledged(r *kgo.Record, err error) {
 		s.refusal(r, err)
 		return
 	}
-	s.metrics.published(r.Topic, time.Since(p.at))
+	s.metrics.published(r.Topic, len(r.Key)+len(r.Value), time.Since(p.at))
 	s.tracker.acknowledge(p.entry)
 }
 

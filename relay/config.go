@@ -144,6 +144,19 @@ type Config struct {
 	// that vanished without closing its connection. Defaults to 15 s.
 	SenderTimeout time.Duration
 
+	// CanaryEvery is how often the relay writes a canary while it streams: a
+	// small message into the write-ahead log, which comes back in the stream
+	// and must be acknowledged as events are. Nobody is sent it. More often
+	// notices a relay that has stopped working sooner, and keeps an idle
+	// server's log moving. Negative means never: [Relay.Ready] then knows only
+	// of what fails. Defaults to 10 s.
+	CanaryEvery time.Duration
+
+	// CanaryWithin is when a canary is late: until it is through, the relay is
+	// not ready. A relay that catches up with a backlog is not ready either.
+	// Defaults to 30 s.
+	CanaryWithin time.Duration
+
 	// StopGrace is how long Run waits at its end for records on their way.
 	// Those that are late come again at the next start. Defaults to 10 s.
 	StopGrace time.Duration
@@ -227,6 +240,8 @@ func (c Config) withDefaults() (Config, *pgx.ConnConfig, error) {
 	defaulted(&c.ConfirmEvery, 200*time.Millisecond)
 	defaulted(&c.SenderTimeout, 15*time.Second)
 	defaulted(&c.StopGrace, 10*time.Second)
+	defaulted(&c.CanaryEvery, defaultCanaryEvery)
+	defaulted(&c.CanaryWithin, 30*time.Second)
 	defaulted(&c.Log, slog.New(slog.DiscardHandler))
 
 	if _, err := url.Parse(c.Source); err != nil {
@@ -290,6 +305,12 @@ func (c Config) withDefaults() (Config, *pgx.ConnConfig, error) {
 	}
 	if c.SenderTimeout < time.Second {
 		problem("sender-timeout: must be at least 1s, got %v", c.SenderTimeout)
+	}
+	if c.CanaryWithin <= c.ConfirmEvery {
+		problem("canary-within: must be longer than confirm-every, %v, got %v", c.ConfirmEvery, c.CanaryWithin)
+	}
+	if c.MessagePrefix == CanaryPrefix {
+		problem("message-prefix: %q is the canaries'", c.MessagePrefix)
 	}
 	return c, pg, errors.Join(errs...)
 }

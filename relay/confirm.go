@@ -34,6 +34,7 @@ func (s *session) confirmed(p point) {
 	s.saved.Store(uint64(p.end))
 	s.metrics.sequence.Set(float64(p.sequence))
 	s.count(p.sequence)
+	s.passed(p.end)
 	s.tell()
 }
 

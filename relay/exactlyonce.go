@@ -46,6 +46,7 @@ type item struct {
 // A sent is what is left of a record until its Kafka transaction ends.
 type sent struct {
 	topic string
+	bytes int // of key and value
 	at    time.Time
 }
 
@@ -136,7 +137,7 @@ func (x *exactlyOnce) transaction(ctx, late context.Context) error {
 			if i.record != nil {
 				left--
 				x.last = i.record
-				x.sent = append(x.sent, sent{i.record.Topic, i.at})
+				x.sent = append(x.sent, sent{i.record.Topic, len(i.record.Key) + len(i.record.Value), i.at})
 				x.s.producer.Produce(x.s.judge.going, i.record, x.acknowledged)
 			}
 			x.next = x.next.reach(i.point)
@@ -177,9 +178,10 @@ func (x *exactlyOnce) end(ctx context.Context) error {
 	if err := x.commitWith(ctx, x.s.position(x.next)); err != nil {
 		return err
 	}
+	x.s.metrics.committed.Inc()
 	now := time.Now()
 	for _, r := range x.sent {
-		x.s.metrics.published(r.topic, now.Sub(r.at))
+		x.s.metrics.published(r.topic, r.bytes, now.Sub(r.at))
 	}
 	x.sent, x.last, x.closed, x.done = x.sent[:0], nil, now, x.next
 	x.s.confirmed(x.done)
@@ -233,6 +235,7 @@ func (x *exactlyOnce) finish(late context.Context) error {
 	if err := x.s.producer.EndTransaction(ctx, kgo.TryAbort); err != nil && !fenced(err) {
 		return fmt.Errorf("abort the Kafka transaction: %w", err)
 	}
+	x.s.metrics.aborted.Inc()
 	x.s.log.DebugContext(ctx, "aborted the open Kafka transaction", slog.Any("position", x.done.end))
 	return nil
 }

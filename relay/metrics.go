@@ -20,8 +20,24 @@ type metrics struct {
 	serverEnd atomic.Uint64           // where the server said its log ends
 	current   atomic.Pointer[session] // nil between sessions
 
+	bytes        *prometheus.CounterVec
+	transactions *prometheus.CounterVec // of Kafka
+	committed    prometheus.Counter     // of transactions
+	aborted      prometheus.Counter     // of transactions
+	errors       *prometheus.GaugeVec
+
+	began func() // called when a session has begun to stream
+
+	lately atomic.Pointer[topicMetrics] // the one used last
 	mu     sync.Mutex
-	topics map[string]prometheus.Counter
+	topics map[string]*topicMetrics
+}
+
+// topicMetrics are the children of one topic, so that a record looks up
+// nothing where its predecessor went to the same topic.
+type topicMetrics struct {
+	topic          string
+	records, bytes prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -31,7 +47,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		}, []string{"topic"}),
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "relay_commit_to_acknowledged_seconds", Help: "Time from the commit in PostgreSQL to Kafka's acknowledgement, per record.",
-			Buckets: []float64{.0005, .001, .002, .003, .005, .0075, .01, .02, .05, .1, .25, .5, 1, 5, 30, 300},
+			Buckets: []float64{.001, .002, .003, .005, .0075, .01, .015, .02, .03, .05, .075, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 		}),
 		sequence: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "relay_position_sequence", Help: "Sequence of the last record covered by the stored position.",
@@ -42,8 +58,25 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		restarts: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "relay_session_restarts_total", Help: "Sessions that ended by an error and were followed by another.",
 		}),
-		topics: make(map[string]prometheus.Counter),
+		topics: make(map[string]*topicMetrics),
+
+		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "relay_bytes_published_total", Help: "Bytes of keys and values of the records acknowledged by Kafka, by topic.",
+		}, []string{"topic"}),
+		transactions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "relay_kafka_transactions_total", Help: "Kafka transactions of exactly-once delivery, by outcome: committed or aborted.",
+		}, []string{"outcome"}),
+		errors: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "relay_last_error_timestamp_seconds", Help: "When a session last ended by an error of this kind.",
+		}, []string{"kind"}),
 	}
+	// From 0 on: a counter that appears with 1 has not increased for Prometheus.
+	for _, reason := range []string{
+		reasonRow, reasonEnvelope, reasonMessage, reasonTopicName, reasonTopicMissing, reasonTopicDenied, reasonTooLarge, reasonTimestamp, reasonRefused,
+	} {
+		m.letters.WithLabelValues(reason)
+	}
+	m.committed, m.aborted = m.transactions.WithLabelValues("committed"), m.transactions.WithLabelValues("aborted")
 	gauge := func(name, help string, value func(*session) float64) prometheus.GaugeFunc {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
 			if s := m.current.Load(); s != nil {
@@ -67,25 +100,49 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	} {
 		errs = append(errs, r.Register(c))
 	}
+	for _, c := range []prometheus.Collector{m.bytes, m.transactions, m.errors} {
+		errs = append(errs, r.Register(c))
+	}
 	return m, errors.Join(errs...)
 }
 
 // watch makes s the session that the gauges show, until the returned function
 // is called.
 func (m *metrics) watch(s *session) (stop func()) {
+	m.serverEnd.Store(uint64(s.from.End))
 	m.current.Store(s)
+	if m.began != nil {
+		m.began()
+	}
 	m.sequence.Set(float64(s.from.Sequence))
 	return func() { m.current.CompareAndSwap(s, nil) }
 }
 
-func (m *metrics) published(topic string, latency time.Duration) {
-	m.mu.Lock()
-	counter, ok := m.topics[topic]
-	if !ok {
-		counter = m.records.WithLabelValues(topic)
-		m.topics[topic] = counter
+// published counts a record that Kafka has. It is for any goroutine and
+// allocates nothing but for the first record of a topic.
+func (m *metrics) published(topic string, bytes int, latency time.Duration) {
+	t := m.lately.Load()
+	if t == nil || t.topic != topic {
+		t = m.ofTopic(topic)
+		m.lately.Store(t)
 	}
-	m.mu.Unlock()
-	counter.Inc()
+	t.records.Inc()
+	t.bytes.Add(float64(bytes))
 	m.latency.Observe(latency.Seconds())
+}
+
+func (m *metrics) ofTopic(topic string) *topicMetrics {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t, ok := m.topics[topic]
+	if !ok {
+		t = &topicMetrics{topic: topic, records: m.records.WithLabelValues(topic), bytes: m.bytes.WithLabelValues(topic)}
+		m.topics[topic] = t
+	}
+	return t
+}
+
+// failed notes an error that ended a session.
+func (m *metrics) failed(err error) {
+	m.errors.WithLabelValues(kindOf(err)).SetToCurrentTime()
 }

@@ -37,7 +37,9 @@ func (s *session) read(ctx context.Context) error {
 			}
 			return err
 		}
+		s.brake.wait(ctx)
 		if m.Data == nil {
+			s.spotKeepalive(m.End)
 			s.metrics.serverEnd.Store(uint64(m.End))
 			if s.open == nil {
 				s.publisher.keepalive(m.End)
@@ -135,6 +137,7 @@ func (s *session) insert(ctx context.Context, b []byte) error {
 // with covers is passed over: that can be where PostgreSQL has forgotten what
 // was confirmed, or had not been told of it.
 func (s *session) begin(m pgoutput.Begin) *transaction {
+	s.spot(m)
 	t := &transaction{commit: m.FinalLSN, at: m.CommitTime}
 	switch {
 	case m.FinalLSN > s.from.Commit:
@@ -228,6 +231,7 @@ func (s *session) commit(m pgoutput.Commit) error {
 		return s.recount(t, "no event")
 	}
 	s.open = nil
+	s.seen.Store(uint64(m.EndLSN))
 	if t.skip || t.records == t.published {
 		s.publisher.keepalive(m.EndLSN)
 		return nil

@@ -16,6 +16,9 @@ type Relay struct {
 	metrics *metrics
 	lessons lessons
 
+	canaries *canaries // nil: none
+	brake    brake
+
 	streaming atomic.Bool
 	lastError atomic.Pointer[error]
 }
@@ -30,7 +33,11 @@ func New(cfg Config) (*Relay, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register the relay's metrics: %w", err)
 	}
-	return &Relay{cfg: cfg, outside: &servers{cfg: cfg, pg: pg}, metrics: metrics}, nil
+	r := &Relay{cfg: cfg, outside: &servers{cfg: cfg, pg: pg}, metrics: metrics, canaries: newCanaries(cfg, pg, metrics)}
+	if err := r.collect(cfg.Metrics); err != nil {
+		return nil, fmt.Errorf("register the relay's metrics: %w", err)
+	}
+	return r, nil
 }
 
 // Run publishes until ctx ends, and returns after everything it started has
@@ -44,6 +51,8 @@ func New(cfg Config) (*Relay, error) {
 func (r *Relay) Run(ctx context.Context) error {
 	const shortest, longest = 100 * time.Millisecond, 5 * time.Second
 	pause := shortest
+	stop := r.canaries.start(ctx)
+	defer stop()
 	for {
 		began := time.Now()
 		err := r.session(ctx)
@@ -51,6 +60,7 @@ func (r *Relay) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // the stop is why it ended
 		}
+		r.metrics.failed(err)
 		if permanent(err) {
 			return err
 		}
@@ -83,10 +93,17 @@ func (r *Relay) Run(ctx context.Context) error {
 	}
 }
 
-// Ready gives nil while the relay streams, and else why it does not.
-func (r *Relay) Ready(context.Context) error {
+// Ready gives nil while the relay streams and no canary is late, see
+// Config.CanaryEvery, and else why not: a [LateError] says where it is stuck.
+// A relay that is paused is not ready.
+func (r *Relay) Ready(context.Context) error { return r.check() }
+
+func (r *Relay) check() error {
+	if since, paused := r.brake.held(); paused {
+		return fmt.Errorf("paused since %s", since.UTC().Format(time.RFC3339))
+	}
 	if r.streaming.Load() {
-		return nil
+		return r.canaries.late(r.metrics.current.Load())
 	}
 	if err := r.lastError.Load(); err != nil {
 		return fmt.Errorf("not streaming: %w", *err)

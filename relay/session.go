@@ -51,6 +51,13 @@ type session struct {
 	open     *transaction   // nil between two
 	sequence int64          // of the last record made
 
+	// What others look at.
+	canaries *canaries
+	brake    *brake
+	seen     atomic.Uint64         // LSN up to which whole transactions are read
+	heard    atomic.Int64          // Unix time in ns of the last keepalive
+	probe    atomic.Pointer[probe] // see spot
+
 	from  position.Position // where the session began, and what its positions share
 	saved atomic.Uint64     // LSN of the last stored position
 	told  chan struct{}     // asks the confirmer to tell PostgreSQL now
@@ -76,6 +83,8 @@ func (r *Relay) session(parent context.Context) (err error) {
 		budget:  budget{limit: r.cfg.MaxBufferBytes},
 		layouts: make(map[uint32]*layout),
 		told:    make(chan struct{}, 1),
+
+		canaries: r.canaries, brake: &r.brake,
 	}
 	s.judge.begin(&r.lessons)
 	defer s.judge.stop()
