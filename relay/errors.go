@@ -101,7 +101,7 @@ func (e *GapError) Error() string { return e.What + "; " + e.Hint }
 
 // permanent reports whether starting again would only meet err again.
 func permanent(err error) bool {
-	if err == nil {
+	if err == nil || learned(err) {
 		return false
 	}
 	if isA[*slot.SetupError](err) || isA[*TableError](err) || isA[*RowError](err) || isA[*MessageError](err) || isA[*RecordError](err) || isA[*TopicError](err) || isA[*GapError](err) {

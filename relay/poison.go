@@ -68,8 +68,9 @@ type judge struct {
 	suspect  suspect
 	verdicts map[string]verdict
 
-	alone   atomic.Pointer[kgo.Record] // the one that is alone on its way
-	letters letters                    // handed on, and not yet stored
+	alone     atomic.Pointer[kgo.Record] // the one that is alone on its way
+	sentenced atomic.Bool                // a record was refused
+	letters   letters                    // handed on, and not yet stored
 }
 
 // begin takes what l holds for a new session.
@@ -115,11 +116,11 @@ func (s *session) suspected(record *kgo.Record) bool {
 // acquitted says that record was sent alone and is in Kafka. The batch that
 // was refused held no more of its partition than one can; behind that many
 // bytes whatever was wrong has passed by itself.
-func (s *session) acquitted(ctx context.Context, record *kgo.Record, bytes int64) {
+func (s *session) acquitted(ctx context.Context, record *kgo.Record) {
 	if record.Partition != s.judge.suspect.partition || record.Topic != s.judge.suspect.topic {
 		return
 	}
-	if s.judge.suspect.bytes -= bytes; s.judge.suspect.bytes > 0 {
+	if s.judge.suspect.bytes -= recordBytes(record); s.judge.suspect.bytes > 0 {
 		return
 	}
 	s.judge.suspect = suspect{}
@@ -136,6 +137,9 @@ func (s *session) refusal(r *kgo.Record, err error) {
 		return // held back because another one is refused, whose refusal is still to come
 	}
 	s.judge.stop()
+	if s.judge.sentenced.Swap(true) {
+		return // all of the batch and behind it fail; the first tells where it begins
+	}
 	s.fail(s.sentence(r, err))
 	s.give(errGrace)
 }
@@ -241,12 +245,17 @@ func recordError(r *kgo.Record, err error, hint string) *RecordError {
 // it, uncompressed.
 func batchBytes(r *kgo.Record) int64 {
 	const batch = 65 // its header, and the length in front of it
+	return batch + recordBytes(r)
+}
+
+// recordBytes is what r takes of a batch, at the least.
+func recordBytes(r *kgo.Record) int64 {
 	n := 3 + kbin.VarintLen(int32(len(r.Key))) + len(r.Key) + kbin.VarintLen(int32(len(r.Value))) + len(r.Value) + kbin.VarintLen(int32(len(r.Headers)))
 	for i := range r.Headers {
 		h := &r.Headers[i]
 		n += kbin.VarintLen(int32(len(h.Key))) + len(h.Key) + kbin.VarintLen(int32(len(h.Value))) + len(h.Value)
 	}
-	return int64(batch + kbin.VarintLen(int32(n)) + n)
+	return int64(kbin.VarintLen(int32(n)) + n)
 }
 
 // header gives the value of a header, "" where there is none.

@@ -65,6 +65,9 @@ func (s *session) decode(ctx context.Context, b []byte) error {
 		if err != nil {
 			return err
 		}
+		if err := s.lease(); err != nil {
+			return err
+		}
 		s.open = s.begin(m)
 	case pgoutput.KindRelation:
 		return s.relation(b)
@@ -169,7 +172,7 @@ func (s *session) publish(ctx context.Context, record *kgo.Record) error {
 	if err := s.hand(ctx, record, n, true); err != nil {
 		return err
 	}
-	s.acquitted(ctx, record, n)
+	s.acquitted(ctx, record)
 	return nil
 }
 
