@@ -113,6 +113,9 @@ func (a *atLeastOnce) save(ctx context.Context, p point) error {
 	if p == a.stored {
 		return nil
 	}
+	if err := a.s.lease(); err != nil {
+		return err
+	}
 	if err := a.s.positions.Save(ctx, a.s.position(p)); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/seed-048de892/walpost/relay/lsn"
@@ -84,11 +85,27 @@ func (s *session) guard(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
+		asked := time.Since(s.began)
 		asking, cancel := context.WithTimeout(ctx, s.cfg.SenderTimeout/3)
 		err := s.database.holds(asking)
 		cancel()
-		if err != nil && ctx.Err() == nil {
+		if err == nil {
+			s.leased.Store(int64(asked))
+		} else if ctx.Err() == nil {
 			return err
 		}
 	}
+}
+
+// errExpired says that the lock and the slot may be another relay's.
+var errExpired = errors.New("PostgreSQL was not asked for so long that it may have given the slot to another relay: this one was frozen, or Kafka slow at the start")
+
+// lease fails when guard has had no answer for longer than it waits for one. A
+// process that was frozen must not begin, as it wakes, with going on where it
+// was.
+func (s *session) lease() error {
+	if time.Since(s.began)-time.Duration(s.leased.Load()) > s.cfg.SenderTimeout*2/3 {
+		return errExpired
+	}
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/seed-048de892/walpost/relay/position"
 )
@@ -115,6 +116,7 @@ func (s *session) createSlot(ctx context.Context, start beginning) error {
 // transaction is ended by the fence, and what it has published without one is
 // known again by its sequence.
 func (s *session) startStream(ctx context.Context) error {
+	s.began = time.Now()
 	stream, err := s.database.stream(ctx, s.from.End)
 	if err != nil {
 		return err

@@ -166,7 +166,7 @@ func TestAKeepaliveInsideATransactionDoesNotCount(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &session{metrics: metrics, open: open, stream: &diaryStream{messages: []wal.Message{{End: 100}}}, told: make(chan struct{}, 1)}
+		s := &session{metrics: metrics, brake: new(brake), open: open, stream: &diaryStream{messages: []wal.Message{{End: 100}}}, told: make(chan struct{}, 1)}
 		s.publisher = &atLeastOnce{s: s}
 		if err := s.read(t.Context()); err != nil {
 			t.Fatal(err)

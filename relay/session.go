@@ -61,6 +61,9 @@ type session struct {
 	from  position.Position // where the session began, and what its positions share
 	saved atomic.Uint64     // LSN of the last stored position
 	told  chan struct{}     // asks the confirmer to tell PostgreSQL now
+
+	began  time.Time    // the stream
+	leased atomic.Int64 // since began: when guard asked for its last answer
 }
 
 // errGrace is why what is on its way is given up while the slot is still this
