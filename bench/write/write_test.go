@@ -213,7 +213,7 @@ func BenchmarkCalls(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				defer o.close()
+				defer o.close(b.Context())
 				b.ReportAllocs()
 				began, err := ownTime()
 				if err != nil {

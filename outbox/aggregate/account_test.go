@@ -74,7 +74,8 @@ func eurosToCents(payload []byte) ([]byte, error) {
 func accounts(t interface {
 	Fatal(args ...any)
 	Helper()
-}) *aggregate.Definition[account] {
+},
+) *aggregate.Definition[account] {
 	t.Helper()
 	def, err := aggregate.New(config())
 	if err != nil {

@@ -61,7 +61,7 @@ func TestSaveLeavesNothingPendingOrEverything(t *testing.T) {
 					len(root.Pending()), root.Expected(), root.Version(), root.State().Cents, pending, expected)
 			}
 			var conflict *aggregate.ConflictError
-			if errors.As(err, &conflict) != (tt.want == aggregate.ErrVersionConflict) {
+			if errors.As(err, &conflict) != errors.Is(tt.want, aggregate.ErrVersionConflict) {
 				t.Errorf("Save = %v", err)
 			}
 			if want := (aggregate.ConflictError{AggregateType: "account", AggregateID: "42", Expected: 3}); conflict != nil && *conflict != want {

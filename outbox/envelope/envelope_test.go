@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -169,8 +170,8 @@ func TestDamageIsAnError(t *testing.T) {
 		"no event":            {in: whole[:2], err: envelope.ErrEmpty, offset: 2},
 		"reserved flag":       {in: with(2, whole[2]|0x40), err: envelope.ErrFlags, offset: 2},
 		"unmarked event":      {in: with(boundary, whole[boundary]&0x7f), err: envelope.ErrFlags, offset: boundary, event: 1},
-		"zeros behind":        {in: append(whole[:len(whole):len(whole)], make([]byte, 100)...), err: envelope.ErrFlags, offset: len(whole), event: 2},
-		"a byte behind":       {in: append(whole[:len(whole):len(whole)], allSame), err: envelope.ErrTruncated, offset: len(whole) + 1, event: 2},
+		"zeros behind":        {in: append(slices.Clip(whole), make([]byte, 100)...), err: envelope.ErrFlags, offset: len(whole), event: 2},
+		"a byte behind":       {in: append(slices.Clip(whole), allSame), err: envelope.ErrTruncated, offset: len(whole) + 1, event: 2},
 		"payload too long":    {in: bare(allSame, "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), err: envelope.ErrTruncated, offset: 29},
 		"length over 64 bits": {in: bare(allSame, "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02"), err: envelope.ErrNumber, offset: 19},
 		"version 0":           {in: bare(allSame|hasVersion, "\x00\x00"), err: envelope.ErrNumber, offset: 19},
