@@ -74,7 +74,9 @@ func (p *part) acknowledged(r *kgo.Record, err error) {
 		s.refusal(r, err)
 		return
 	}
-	s.metrics.published(r.Topic, len(r.Key)+len(r.Value), time.Since(p.at))
+	now := time.Now()
+	s.metrics.published(r.Topic, len(r.Key)+len(r.Value), now.Sub(p.at))
+	end(s.tracing.begin(r, p.at), now)
 	s.tracker.acknowledge(p.entry)
 }
 

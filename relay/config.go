@@ -24,6 +24,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/seed-048de892/walpost/outbox"
 	"github.com/seed-048de892/walpost/relay/lsn"
@@ -167,6 +168,13 @@ type Config struct {
 
 	Log     *slog.Logger          // defaults to none
 	Metrics prometheus.Registerer // defaults to none
+
+	// Tracer gives each published record a span, from the commit in PostgreSQL
+	// until Kafka has it for its readers: a child of, and linked to, the span
+	// that the writer named in the header traceparent, which consumers see
+	// unchanged. The provider's sampler says for which records; what it costs
+	// is its own. Defaults to none.
+	Tracer trace.TracerProvider
 }
 
 // ExistingRows says what a relay does with rows older than its slot.

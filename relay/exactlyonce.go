@@ -10,6 +10,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/seed-048de892/walpost/relay/lsn"
 	"github.com/seed-048de892/walpost/relay/position"
@@ -48,6 +49,7 @@ type sent struct {
 	topic string
 	bytes int // of key and value
 	at    time.Time
+	span  trace.Span // nil: none
 }
 
 func (x *exactlyOnce) add(_ context.Context, t *transaction, r *kgo.Record) {
@@ -137,7 +139,7 @@ func (x *exactlyOnce) transaction(ctx, late context.Context) error {
 			if i.record != nil {
 				left--
 				x.last = i.record
-				x.sent = append(x.sent, sent{i.record.Topic, len(i.record.Key) + len(i.record.Value), i.at})
+				x.sent = append(x.sent, sent{i.record.Topic, len(i.record.Key) + len(i.record.Value), i.at, x.s.tracing.begin(i.record, i.at)})
 				x.s.producer.Produce(x.s.judge.going, i.record, x.acknowledged)
 			}
 			x.next = x.next.reach(i.point)
@@ -182,6 +184,7 @@ func (x *exactlyOnce) end(ctx context.Context) error {
 	now := time.Now()
 	for _, r := range x.sent {
 		x.s.metrics.published(r.topic, r.bytes, now.Sub(r.at))
+		end(r.span, now)
 	}
 	x.sent, x.last, x.closed, x.done = x.sent[:0], nil, now, x.next
 	x.s.confirmed(x.done)

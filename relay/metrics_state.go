@@ -17,7 +17,7 @@ import (
 type stateCollector struct {
 	relay *Relay
 
-	ready, paused, lag, limit, canaryAge, canaryTrip                     *prometheus.Desc
+	info, ready, paused, lag, limit, canaryAge, canaryTrip                     *prometheus.Desc
 	slotSeen, slotState, slotActive, slotBehind, retained, safe, maxKeep *prometheus.Desc
 }
 
@@ -31,6 +31,7 @@ func (r *Relay) collect(registry prometheus.Registerer) error {
 	}
 	return registry.Register(&stateCollector{
 		relay:      r,
+		info:       desc("relay_info", "1; says what the relay is for.", "source", "slot", "delivery"),
 		ready:      desc("relay_ready", "1 while the relay is ready, as /ready says."),
 		paused:     desc("relay_paused", "1 while the relay is paused."),
 		lag:        desc("relay_lag_seconds", "Age of the oldest commit known of that the stored position does not cover; 0 where there is none, or while not streaming."),
@@ -50,7 +51,7 @@ func (r *Relay) collect(registry prometheus.Registerer) error {
 // Describe implements [prometheus.Collector].
 func (c *stateCollector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		c.ready, c.paused, c.lag, c.limit, c.canaryAge, c.canaryTrip,
+		c.info, c.ready, c.paused, c.lag, c.limit, c.canaryAge, c.canaryTrip,
 		c.slotSeen, c.slotState, c.slotActive, c.slotBehind, c.retained, c.safe, c.maxKeep,
 	} {
 		to <- d
@@ -64,6 +65,7 @@ func (c *stateCollector) Collect(to chan<- prometheus.Metric) {
 	}
 	r := c.relay
 	_, paused := r.brake.held()
+	gauge(c.info, 1, r.cfg.Source, r.cfg.Slot, string(r.cfg.Delivery))
 	gauge(c.ready, bit(r.check() == nil))
 	gauge(c.paused, bit(paused))
 	gauge(c.limit, float64(r.cfg.MaxBufferBytes))

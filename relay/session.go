@@ -53,6 +53,7 @@ type session struct {
 
 	// What others look at.
 	canaries *canaries
+	tracing  *tracing
 	brake    *brake
 	seen     atomic.Uint64         // LSN up to which whole transactions are read
 	heard    atomic.Int64          // Unix time in ns of the last keepalive
@@ -87,7 +88,7 @@ func (r *Relay) session(parent context.Context) (err error) {
 		layouts: make(map[uint32]*layout),
 		told:    make(chan struct{}, 1),
 
-		canaries: r.canaries, brake: &r.brake,
+		canaries: r.canaries, tracing: newTracing(r.cfg.Tracer), brake: &r.brake,
 	}
 	s.judge.begin(&r.lessons)
 	defer s.judge.stop()

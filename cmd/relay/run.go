@@ -34,8 +34,11 @@ type runCommand struct {
 	Linger             time.Duration `help:"How long a record waits for company in its batch." default:"1ms" env:"RELAY_LINGER"`
 	ConfirmEvery       time.Duration `help:"Least time between two stored positions." default:"200ms" env:"RELAY_CONFIRM_EVERY"`
 	SenderTimeout      time.Duration `help:"How long PostgreSQL keeps the slot for a relay that vanished." default:"15s" env:"RELAY_SENDER_TIMEOUT"`
+	CanaryEvery        time.Duration `help:"How often a canary is written into the log to see whether the relay works; 0: never." default:"10s" env:"RELAY_CANARY_EVERY"`
+	CanaryWithin       time.Duration `help:"How long a canary may take before the relay is not ready." default:"30s" env:"RELAY_CANARY_WITHIN"`
+	Traces             bool          `help:"Export a span for each published record by OTLP over HTTP. The variables OTEL_EXPORTER_OTLP_… say where to, OTEL_TRACES_SAMPLER how many." env:"RELAY_TRACES"`
 	StopGrace          time.Duration `help:"How long a stop waits for records on their way." default:"10s" env:"RELAY_STOP_GRACE"`
-	OpsListen          string        `help:"Address of /health, /ready, /metrics and /debug/pprof." default:"127.0.0.1:9401" env:"RELAY_OPS_LISTEN"`
+	OpsListen          string        `help:"Address of /health, /ready, /metrics, /debug/pprof, and of /pause and /resume for clients on this machine." default:"127.0.0.1:9401" env:"RELAY_OPS_LISTEN"`
 
 	retentionFlags  `embed:"" envprefix:"RELAY_"`
 	daemon.LogFlags `embed:"" envprefix:"RELAY_"`
@@ -55,12 +58,27 @@ func (c *runCommand) Run(ctx context.Context, out daemon.Output) error {
 	config.ExistingRows, config.LostSlot = relay.ExistingRows(c.ExistingRows), relay.LostSlot(c.LostSlot)
 	config.MaxBufferBytes, config.Linger, config.ConfirmEvery = c.MaxBufferBytes, c.Linger, c.ConfirmEvery
 	config.SenderTimeout, config.StopGrace = c.SenderTimeout, c.StopGrace
+	config.CanaryEvery, config.CanaryWithin = c.CanaryEvery, c.CanaryWithin
+	if c.CanaryEvery == 0 {
+		config.CanaryEvery = -1
+	}
 	config.Log, config.Metrics = log, registry
+	var traces traces
+	if c.Traces {
+		if err := traces.open(ctx, log); err != nil {
+			return &daemon.ExitError{Code: daemon.ExitUsage, Err: err}
+		}
+		defer traces.close(ctx)
+		config.Tracer = traces.provider
+	}
 	r, err := relay.New(config)
 	if err != nil {
 		return &daemon.ExitError{Code: daemon.ExitUsage, Err: err}
 	}
-	ops := daemon.Ops{Listen: c.OpsListen, Registry: registry, Ready: r.Ready, Log: log}
+	ops := daemon.Ops{Listen: c.OpsListen, Registry: registry, Ready: r.Ready, Log: log, Controls: map[string]func() string{
+		"pause":  func() string { r.Pause(); return "paused" },
+		"resume": func() string { r.Resume(); return "resumed" },
+	}}
 	parts := []func(context.Context) error{r.Run, ops.Run, func(ctx context.Context) error { return c.Verify(ctx, log) }}
 	keep, err := c.part(config.Postgres, c.Table, c.Slot, registry, log)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,6 +28,11 @@ type Ops struct {
 	Registry *prometheus.Registry
 	Ready    func(context.Context) error // nil: ready when alive
 	Log      *slog.Logger
+
+	// Controls are what a POST to /<name> does; each gives the state that it
+	// has brought about. They are for clients on this machine, wherever Listen
+	// is: there is no password.
+	Controls map[string]func() (state string)
 }
 
 // Run serves until ctx ends, and returns after the last answer is written.
@@ -34,7 +40,7 @@ func (o *Ops) Run(ctx context.Context) error {
 	return Serve(ctx, "operations", o.Listen, o.Handler(), o.Log)
 }
 
-// Handler serves the four paths.
+// Handler serves the paths.
 func (o *Ops) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
@@ -54,11 +60,29 @@ func (o *Ops) Handler() http.Handler {
 	if o.Registry != nil {
 		mux.Handle("GET /metrics", promhttp.HandlerFor(o.Registry, promhttp.HandlerOpts{Registry: o.Registry}))
 	}
+	for name, control := range o.Controls {
+		mux.Handle("POST /"+name, http.NewCrossOriginProtection().Handler(o.local(name, control)))
+	}
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	return mux
+}
+
+// local is control for clients on this machine. A page that a browser on it
+// shows is none: that is the cross-origin protection's to see to.
+func (o *Ops) local(name string, control func() string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		client, err := netip.ParseAddrPort(r.RemoteAddr)
+		if err != nil || !client.Addr().Unmap().IsLoopback() {
+			writeStatus(w, http.StatusForbidden, "refused", fmt.Errorf("only from this machine, not from %s: use the loopback address or a forwarded port", r.RemoteAddr))
+			return
+		}
+		state := control()
+		o.Log.InfoContext(r.Context(), "controlled", slog.String("by", "/"+name), slog.String("state", state))
+		writeStatus(w, http.StatusOK, state, nil)
+	})
 }
 
 func writeStatus(w http.ResponseWriter, code int, status string, err error) {
