@@ -30,7 +30,7 @@ type consumer struct {
 	flowMu sync.Mutex // held while partitions are paused and resumed
 }
 
-func newConsumer(in *Inbox, work context.Context, topics []string) (*consumer, error) {
+func newConsumer(work context.Context, in *Inbox, topics []string) (*consumer, error) {
 	cfg := &in.cfg
 	c := &consumer{
 		in: in, work: work,
@@ -90,7 +90,7 @@ func (c *consumer) fetch(ctx context.Context) {
 }
 
 func (c *consumer) take(ctx context.Context, fetched kgo.FetchTopicPartition) {
-	p := c.sched.partition(c.work, fetched.Topic, fetched.Partition)
+	p := c.sched.partition(c.work, fetched.Topic, fetched.Partition) //nolint:contextcheck // handlers outlive the fetching
 	items := make([]item, len(fetched.Records))
 	for n, r := range fetched.Records {
 		i := &items[n]

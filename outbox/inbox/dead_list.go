@@ -38,7 +38,9 @@ func (l *Letter) fields() []any {
 	return []any{
 		&l.ID, &l.Group, &l.OrderingKey, &l.State, &l.EventID, &l.EventTime, &l.Type, &l.Topic, &l.Partition, &l.Offset, &l.Key,
 		&l.PayloadBytes, &l.Error, &l.Attempts, &l.FailedAt,
-		orZero{&l.EditedAt}, orZero{&l.RedriveAt}, &l.recordTime, &l.starts, &l.Behind,
+		orZero{&l.EditedAt},
+		orZero{&l.RedriveAt},
+		&l.recordTime, &l.starts, &l.Behind,
 	}
 }
 

@@ -91,8 +91,7 @@ func judge(tx pgx.Tx, err error) error {
 // because it is not at work: by the classes of
 // https://www.postgresql.org/docs/current/errcodes-appendix.html.
 func isOutage(err error) bool {
-	var connect *pgconn.ConnectError
-	if errors.As(err, &connect) {
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return true
 	}
 	var e *pgconn.PgError

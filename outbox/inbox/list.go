@@ -1,5 +1,7 @@
 package inbox
 
+import "slices"
+
 // A list holds queues, first in, first out. The zero list is empty.
 type list struct {
 	front, back []*queue // front is read from its end, back is written to
@@ -12,8 +14,8 @@ func (l *list) push(q *queue) { l.back = append(l.back, q) }
 // pop takes the one that is in it longest. There must be one.
 func (l *list) pop() *queue {
 	if len(l.front) == 0 {
-		for n := len(l.back) - 1; n >= 0; n-- {
-			l.front = append(l.front, l.back[n])
+		for _, v := range slices.Backward(l.back) {
+			l.front = append(l.front, v)
 		}
 		clear(l.back)
 		l.back = l.back[:0]

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -100,7 +101,7 @@ func heads(ctx context.Context, tx pgx.Tx, where string, args []any, limit int, 
 		" (select from inbox_dead b where b.consumer_group = d.consumer_group and b.ordering_key = d.ordering_key and b.id < d.id)" +
 		" order by d.id"
 	if limit > 0 {
-		args = append(args[:len(args):len(args)], limit)
+		args = append(slices.Clip(args), limit)
 		sql += fmt.Sprintf(" limit $%d::bigint", len(args))
 	}
 	if lock {

@@ -57,7 +57,7 @@ func (in *Inbox) run(ctx context.Context, topics []string) error {
 	fail := func(err error) { cancel(&fatalError{err}) }
 	work, release := in.graceful(ctx)
 	defer release()
-	c, err := newConsumer(in, work, topics)
+	c, err := newConsumer(work, in, topics)
 	if err != nil {
 		return err
 	}
@@ -84,8 +84,7 @@ func (in *Inbox) run(ctx context.Context, topics []string) error {
 	wg.Wait()
 	c.commit.partitions(ctx, nil)
 
-	var fatal *fatalError
-	if errors.As(context.Cause(ctx), &fatal) {
+	if fatal, ok := errors.AsType[*fatalError](context.Cause(ctx)); ok {
 		return fatal.error
 	}
 	return nil

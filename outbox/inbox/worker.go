@@ -49,7 +49,7 @@ func (in *Inbox) process(ctx context.Context, i *item) (verdict, error) {
 	case err == nil:
 		return in.succeeded(ctx, i, begun, result), nil
 	case ctx.Err() != nil:
-		return verdict{}, nil // cut off: that is nobody's failure
+		return verdict{}, nil //nolint:nilerr // cut off: that is nobody's failure
 	case !isFailure(err):
 		return in.unavailable(ctx, i, begun, err), nil
 	default:
