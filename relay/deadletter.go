@@ -91,13 +91,14 @@ func deadLetter(record *kgo.Record, topic string, p *poisonError, limit int64) *
 	}
 	last := letter.Headers[len(letter.Headers)-len(said):]
 	room := min(int64(len(record.Value)), limit-batchBytes(letter)-letterRoom)
-	if room <= 0 {
-		last[payload].Value = []byte("omitted")
-		return letter
-	}
-	letter.Value = record.Value[:room]
-	if room < int64(len(record.Value)) {
+	switch {
+	case room == int64(len(record.Value)):
+		letter.Value = record.Value
+	case room > 0:
+		letter.Value = record.Value[:room]
 		last[payload].Value = []byte("cut")
+	default:
+		last[payload].Value = []byte("omitted")
 	}
 	return letter
 }
