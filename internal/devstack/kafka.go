@@ -238,24 +238,30 @@ func writeProperties(path string, settings map[string]string, data string) error
 	return os.WriteFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o644)
 }
 
-func (k *Kafka) ready(ctx context.Context) bool { return serving(ctx, k.Brokers[0], 1) }
+func (k *Kafka) ready(ctx context.Context) bool { return len(serving(ctx, k.Brokers[0])) > 0 }
 
-// serving asks a broker for the cluster's metadata, and finds at least so many
-// brokers in it. An open port is not enough, nor is an answer without a broker:
-// the controller lets it serve a little later.
-func serving(ctx context.Context, broker string, brokers int) bool {
+// serving asks a broker for the cluster's metadata, and gives the ids of the
+// brokers in it. An open port is not enough, nor is an answer without the
+// broker itself: the controller lets it serve a little later.
+func serving(ctx context.Context, broker string) (ids []int32) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	if !listening(ctx, broker) {
-		return false
+		return nil
 	}
 	client, err := kgo.NewClient(kgo.SeedBrokers(broker), kgo.RequestRetries(0))
 	if err != nil {
-		return false
+		return nil
 	}
 	defer client.Close()
 	answer, err := kmsg.NewPtrMetadataRequest().RequestWith(ctx, client)
-	return err == nil && len(answer.Brokers) >= brokers
+	if err != nil {
+		return nil
+	}
+	for _, b := range answer.Brokers {
+		ids = append(ids, b.NodeID)
+	}
+	return ids
 }
 
 // Stop shuts the broker down cleanly; at the end of ctx it is killed.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -51,6 +52,9 @@ type clusterNode struct {
 	settings map[string]string
 	running  *Kafka // the last one
 }
+
+// nodeID is what Kafka calls broker i.
+func nodeID(i int) int { return i + 1 }
 
 // StartKafkaCluster starts the brokers in o.Dir, formatting their storage on
 // first use.
@@ -105,7 +109,7 @@ func (c *KafkaCluster) configure(ctx context.Context, o KafkaClusterOptions) err
 				settings[name] = "2"
 			}
 		}
-		settings["node.id"] = strconv.Itoa(i + 1)
+		settings["node.id"] = strconv.Itoa(nodeID(i))
 		settings["default.replication.factor"], settings["min.insync.replicas"] = strconv.Itoa(clusterSize), "2"
 		// A killed broker leaves the in-sync replicas when it is missed, not
 		// after the half minute that is the default.
@@ -121,7 +125,7 @@ func (c *KafkaCluster) configure(ctx context.Context, o KafkaClusterOptions) err
 	return nil
 }
 
-// launch starts node i, and returns when it serves and knows so many brokers.
+// launch starts node i, and returns when it and so many brokers in all serve.
 func (c *KafkaCluster) launch(ctx context.Context, i, brokers int) error {
 	h, err := openHome(c.nodes[i].dir)
 	if err != nil {
@@ -134,7 +138,10 @@ func (c *KafkaCluster) launch(ctx context.Context, i, brokers int) error {
 		return startError("Apache Kafka", h.dir, n.log, err)
 	}
 	c.nodes[i].running = &Kafka{process: p, Brokers: c.Brokers[i : i+1]}
-	err = p.await(ctx, func(ctx context.Context) bool { return serving(ctx, c.Brokers[i], brokers) })
+	err = p.await(ctx, func(ctx context.Context) bool {
+		ids := serving(ctx, c.Brokers[i])
+		return len(ids) >= brokers && slices.Contains(ids, int32(nodeID(i)))
+	})
 	return startError("Apache Kafka", h.dir, n.log, err)
 }
 

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/seed-048de892/walpost/internal/devstack"
 	"github.com/seed-048de892/walpost/internal/devstack/devstacktest"
@@ -75,8 +73,8 @@ func cutInside(w *world, mode outbox.Mode) {
 }
 
 // tooLarge writes a row of 5 MB, which the topic does not take: the relay says
-// so and stops, publishing nothing behind it to that partition, and goes on when the
-// topic takes it.
+// so and stops, publishing nothing behind it to that partition, and goes on when
+// the topic takes it.
 func tooLarge(w *world) {
 	large := make([]byte, 5<<20) // zeros: in the table, and in the batch, a few kilobytes
 	writer := outbox.Writer{MaxBytes: 6 << 20}
@@ -87,14 +85,12 @@ func tooLarge(w *world) {
 			return writer.Write(ctx, b.tx, b.enter(mode, "k0", []byte("before")), b.enter(mode, "k0", large), b.enter(mode, "k0", []byte("behind")))
 		})
 	}
-	limit := func(bytes string) {
-		client, err := kgo.NewClient(w.kafka...)
-		w.must(err)
-		defer client.Close()
-		_, err = kadm.NewClient(client).AlterTopicConfigs(w.t.Context(), []kadm.AlterConfig{{Name: "max.message.bytes", Value: &bytes}}, w.topics...)
-		w.must(err)
+	limit := func(bytes string) { w.alterTopics("max.message.bytes", bytes) }
+	if state := w.relay.End(syscall.SIGTERM); !state.Success() { // a relay learns a topic's limit once
+		w.t.Errorf("the relay ended with %v", state)
 	}
 	limit("1000000")
+	w.relay.Start()
 	write(outbox.Rows)
 	select {
 	case <-w.relay.Done():

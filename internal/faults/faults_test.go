@@ -61,7 +61,10 @@ func (f fault) test(t *testing.T, s *servers, d delivery, brokers func() (all, r
 
 func (f fault) run(w *world) {
 	again, rounds := f.again, 1
-	if long() {
+	switch {
+	case long() && f.long:
+		rounds = 2
+	case long():
 		rounds = 10
 	}
 	if f.quiet {

@@ -3,6 +3,7 @@ package faults
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -35,6 +36,7 @@ func startCluster(t *testing.T) *devstack.KafkaCluster {
 func replicaFaults(c *devstack.KafkaCluster) []fault {
 	return []fault{
 		{name: "leader killed", long: true, do: func(w *world) {
+			w.inSync(w.topics...)
 			w.load.burst(100)
 			w.flow(50)
 			leader := w.leader()
@@ -43,6 +45,7 @@ func replicaFaults(c *devstack.KafkaCluster) []fault {
 			w.must(c.Restart(w.t.Context(), leader))
 		}},
 		{name: "leader stands still", long: true, do: func(w *world) {
+			w.inSync(w.topics...)
 			w.load.burst(100)
 			w.flow(50)
 			leader := w.leader()
@@ -51,6 +54,7 @@ func replicaFaults(c *devstack.KafkaCluster) []fault {
 			w.must(c.Broker(leader).Resume())
 		}},
 		{name: "two of three brokers killed", do: func(w *world) {
+			w.inSync(w.topics...)
 			w.load.burst(100)
 			w.flow(50)
 			w.must(c.Broker(1).Kill())
@@ -61,6 +65,20 @@ func replicaFaults(c *devstack.KafkaCluster) []fault {
 		}},
 		{name: "too few replicas", do: func(w *world) { tooFewReplicas(w, c) }},
 	}
+}
+
+// inSync waits until topics have three replicas in sync.
+func (w *world) inSync(topics ...string) {
+	w.t.Helper()
+	client, err := kgo.NewClient(w.kafka...)
+	w.must(err)
+	defer client.Close()
+	devstacktest.Wait(w.t, "the replicas to be in sync", patience, func() bool {
+		found, err := kadm.NewClient(client).ListTopics(w.t.Context(), topics...)
+		all := err == nil
+		found.EachPartition(func(p kadm.PartitionDetail) { all = all && p.Err == nil && len(p.ISR) == 3 })
+		return all
+	})
 }
 
 // leader is the index of the broker that leads a partition of the first topic.
@@ -82,29 +100,32 @@ func tooFewReplicas(w *world, c *devstack.KafkaCluster) {
 	w.must(err)
 	defer client.Close()
 	admin := kadm.NewClient(client)
-	three, two := "3", "2"
-	need := func(n *string) {
-		_, err := admin.AlterTopicConfigs(w.t.Context(), []kadm.AlterConfig{{Name: "min.insync.replicas", Value: n}}, w.topics...)
-		w.must(err)
-	}
+	three := "3"
 	// A topic of its own, since what it gets is no event.
 	probe := devstacktest.Name(w.t)
 	_, err = admin.CreateTopic(w.t.Context(), 1, 3, map[string]*string{"min.insync.replicas": &three}, probe)
 	w.must(err)
-	need(&three)
+	w.alterTopics("min.insync.replicas", three)
+	w.inSync(append(slices.Clip(w.topics), probe)...)
 	w.load.burst(100)
 	w.flow(50)
 	away := w.leader()
 	w.must(c.Broker(away).Kill())
+	var last string
 	devstacktest.Wait(w.t, "records to be refused", patience, func() bool {
 		ctx, cancel := context.WithTimeout(w.t.Context(), 5*time.Second)
 		defer cancel()
-		return errors.Is(client.ProduceSync(ctx, &kgo.Record{Topic: probe}).FirstErr(), kerr.NotEnoughReplicas)
+		err := client.ProduceSync(ctx, &kgo.Record{Topic: probe}).FirstErr()
+		if said := fmt.Sprint(err); said != last {
+			w.t.Logf("the probe: %v", err)
+			last = said
+		}
+		return errors.Is(err, kerr.NotEnoughReplicas)
 	})
 	before := w.confirmed()
 	w.written(300)
 	w.must(c.Restart(w.t.Context(), away))
 	devstacktest.Wait(w.t, "confirmations to go on", patience, func() bool { return w.confirmed() > before })
 	w.flow(100)
-	need(&two)
+	w.alterTopics("min.insync.replicas", "2")
 }
