@@ -216,6 +216,8 @@ func (w *world) settle(again int) {
 		end := w.logEnd()
 		devstacktest.Wait(w.t, "the slot to reach the end of the log", patience, func() bool { return w.confirmed() >= end })
 	}
+	// One that has just been started does not hear the signal yet.
+	devstacktest.Wait(w.t, "the relay to work", patience, func() bool { return w.walsender() != 0 })
 	if state := w.relay.End(syscall.SIGTERM); !state.Success() {
 		w.t.Errorf("the relay ended with %v", state)
 	}
