@@ -151,7 +151,7 @@ func (c *canaries) write(ctx context.Context, standing slotStanding, err error) 
 		written = err == nil
 		if mayNot(err) {
 			c.cfg.Log.WarnContext(ctx, "this role may not write a canary; readiness rests on the server's answers, which prove less",
-				slog.Any("error", err), slog.String("hint", "grant execute on function pg_logical_emit_message(boolean, text, bytea) to the relay's role"))
+				slog.Any("error", err), slog.String("hint", "grant execute on function pg_logical_emit_message(boolean, text, bytea) to the relay's role; from PostgreSQL 17 on its arguments are (boolean, text, bytea, boolean)"))
 			mark, err, denied = standing.end, nil, true
 		}
 	}

@@ -143,6 +143,11 @@ func TestCanariesAreNoRecordsAndMoveAnIdleSlot(t *testing.T) {
 			f.config.Metrics = registry
 			r := f.relay(t)
 			stop := f.run(t, r)
+			var everybody bool
+			err := f.conn.QueryRow(t.Context(), `select bool_and(has_function_privilege('public', oid, 'execute')) from pg_proc where proname = 'pg_logical_emit_message'`).Scan(&everybody)
+			if err != nil || !everybody {
+				t.Errorf("not every role may write a message: %v", err)
+			}
 			var first string
 			if err := f.conn.QueryRow(t.Context(), `select pg_current_wal_insert_lsn()::text`).Scan(&first); err != nil {
 				t.Fatal(err)

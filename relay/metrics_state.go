@@ -17,7 +17,7 @@ import (
 type stateCollector struct {
 	relay *Relay
 
-	info, ready, paused, lag, limit, canaryAge, canaryTrip                     *prometheus.Desc
+	info, ready, paused, lag, limit, canaryAge, canaryTrip               *prometheus.Desc
 	slotSeen, slotState, slotActive, slotBehind, retained, safe, maxKeep *prometheus.Desc
 }
 
