@@ -113,8 +113,8 @@ func tooLarge(w *world) {
 	w.relay.Start()
 }
 
-// tableChanges adds and drops columns and adds partitions while the writers
-// write, and in the middle of a transaction.
+// tableChanges moves columns and adds partitions while the writers write, and
+// in the middle of a transaction.
 func tableChanges(w *world) {
 	round := w.logEnd()
 	name := strings.ReplaceAll(strings.ToLower(round.String()), "/", "_")
@@ -128,6 +128,7 @@ func tableChanges(w *world) {
 		`alter table outbox attach partition outbox_` + name + ` ` + bounds,
 		`alter table outbox drop column tenant_` + name,
 		`create index on outbox (id)`,
+		`alter table outbox drop column headers, add column headers jsonb`, // the last one now
 		`alter table outbox detach partition outbox_` + name,
 	} {
 		w.load.burst(20)
@@ -136,7 +137,7 @@ func tableChanges(w *world) {
 		w.flow(30)
 	}
 	w.transact(func(ctx context.Context, b *book) error {
-		for _, change := range []string{`add column late_` + name + ` int default 7`, `drop column origin_` + name, `alter column topic type varchar`, `alter column topic type text`} {
+		for _, change := range []string{`add column late_` + name + ` int default 7`, `drop column origin_` + name, `drop column headers, add column headers jsonb`, `alter column topic type varchar`, `alter column topic type text`} {
 			if err := b.write(ctx, outbox.Rows, 3, 100); err != nil {
 				return err
 			}

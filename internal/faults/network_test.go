@@ -53,7 +53,7 @@ func networkFaults() []fault {
 			w.kafkaNetwork.Heal()
 		}},
 		// Nobody tells either end: they find out by their own clocks.
-		{name: "connection to PostgreSQL stranded", again: anyNumber, hasty: true, long: true, do: func(w *world) {
+		{name: "connection to PostgreSQL stranded", again: anyNumber, hasty: true, do: func(w *world) {
 			w.load.burst(100)
 			w.flow(50)
 			w.pgNetwork.Strand()
