@@ -135,13 +135,16 @@ func (a *atLeastOnce) finish(late context.Context) error {
 			err = errors.Join(errors.New("records were still on their way, they come again"), err)
 		}
 	}
-	// Late is where the flush may have used up its time. Where the slot may be
-	// another relay's, its position must not be written over.
-	if context.Cause(late) != nil && !errors.Is(context.Cause(late), errGrace) {
+	// Where the slot may be another relay's, its position must not be written
+	// over. Where the flush has used up the time, there is some left for this.
+	if errors.Is(context.Cause(late), errGrace) {
+		late = context.WithoutCancel(late)
+	}
+	ctx, cancel := context.WithTimeout(late, lastSave)
+	defer cancel()
+	if context.Cause(ctx) != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(late), lastSave)
-	defer cancel()
 	done, _ := a.s.tracker.reached()
 	return errors.Join(err, a.save(ctx, done))
 }

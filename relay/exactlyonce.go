@@ -113,6 +113,11 @@ func (x *exactlyOnce) run(ctx, late context.Context) error {
 	}
 }
 
+// rest is how long after a commit nothing is produced. Kafka answers a commit
+// before it is written to all partitions, and lets what comes meanwhile wait for
+// twenty milliseconds, or sends it back, which costs the client fifty.
+const rest = 10 * time.Millisecond
+
 // transaction fills one Kafka transaction and ends it: when it has
 // TransactionRecords records, TransactionEvery after its first, or with ctx.
 // Without a record it waits for one until a position is worth a transaction of
@@ -120,8 +125,13 @@ func (x *exactlyOnce) run(ctx, late context.Context) error {
 func (x *exactlyOnce) transaction(ctx, late context.Context) error {
 	x.next = x.done
 	left := x.s.cfg.TransactionRecords
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(time.Until(x.closed.Add(rest)))
 	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+		return nil
+	}
 	var items []item
 	var due <-chan time.Time // nil: nothing is to be stored
 	for {

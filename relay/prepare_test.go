@@ -2,9 +2,13 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -179,4 +183,104 @@ func TestAKeepaliveInsideATransactionDoesNotCount(t *testing.T) {
 			t.Errorf("inside a transaction: %t; reached %v, want %v", open != nil, got.end, want)
 		}
 	}
+}
+
+// TestAnExpiredLeaseStoresAndBeginsNothing is a relay that wakes from having
+// been frozen, with records acknowledged before and more to read.
+func TestAnExpiredLeaseStoresAndBeginsNothing(t *testing.T) {
+	t.Parallel()
+	metrics, err := newMetrics(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := make([]byte, 21) // of a transaction
+	begin[0] = 'B'
+	for _, frozen := range []time.Duration{0, time.Hour} {
+		d := new(diary)
+		s := &session{
+			cfg: Config{SenderTimeout: time.Minute}, metrics: metrics, brake: new(brake), told: make(chan struct{}, 1), began: time.Now().Add(-frozen),
+			positions: diaryPositions{d, nil}, stream: &diaryStream{messages: []wal.Message{{Data: begin, Start: 1}}},
+		}
+		a := &atLeastOnce{s: s}
+		s.publisher = a
+		saved, read := a.save(t.Context(), point{end: 100}), s.read(t.Context())
+		if expired := frozen != 0; errors.Is(saved, errExpired) != expired || errors.Is(read, errExpired) != expired || slices.Contains(d.calls, "save") == expired {
+			t.Errorf("frozen for %v: stored %q: %v; read: %v", frozen, d.calls, saved, read)
+		}
+	}
+}
+
+// An outage is an outside whose lock is lost with the first question.
+type outage struct {
+	diaryOutside
+	positions diaryPositions
+}
+
+type lostDatabase struct {
+	diaryDatabase
+	opened *waitingStream
+}
+
+func (d lostDatabase) stream(context.Context, lsn.Pos) (stream, error) { return d.opened, nil }
+func (d lostDatabase) holds(context.Context) error                     { return errors.New("the lock is lost") }
+func (d lostDatabase) close(context.Context) error                     { d.note("close the database"); return nil }
+
+// A waitingStream has no message, and waits until it is interrupted.
+type waitingStream struct {
+	*diary
+	interrupted chan struct{}
+}
+
+func (w *waitingStream) Next() (wal.Message, error) {
+	<-w.interrupted
+	return wal.Message{}, wal.ErrInterrupted
+}
+
+func (w *waitingStream) Interrupt()                  { close(w.interrupted) }
+func (w *waitingStream) Confirm(lsn.Pos, bool) error { return nil }
+func (w *waitingStream) Close() error                { w.note("close the stream"); return nil }
+
+type closingProducer struct{ diaryProducer }
+
+func (p closingProducer) Close() { p.note("close the producer") }
+
+func (o outage) kafka(string, *topics) (producer, positions, *kgo.Client, error) {
+	return closingProducer{diaryProducer{diary: o.diary}}, o.positions, nil, nil
+}
+
+func (o outage) database(context.Context) (database, error) {
+	return lostDatabase{diaryDatabase{diary: o.diary, confirmed: 100}, &waitingStream{o.diary, make(chan struct{})}}, nil
+}
+
+// TestALostLockEndsTheProducerFirst loses the lock. What is still on its way to
+// Kafka is given up before the relay takes leave of PostgreSQL, which may take
+// its time, and no position is stored over another relay's.
+func TestALostLockEndsTheProducerFirst(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		metrics, err := newMetrics(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := new(diary)
+		stored := []position.Position{{SystemID: "1", Slot: "s", Generation: 1, Commit: 90, End: 100, Sequence: 7}}
+		r := &Relay{
+			cfg: Config{
+				Slot: "s", Delivery: AtLeastOnce, SenderTimeout: 15 * time.Second, StopGrace: time.Minute, MaxBufferBytes: 1 << 20,
+				Log: slog.New(slog.DiscardHandler),
+			},
+			metrics: metrics, outside: outage{diaryOutside{diary: d}, diaryPositions{d, &stored}},
+		}
+		began := time.Now()
+		if err := r.session(t.Context()); err == nil || !strings.Contains(err.Error(), "the lock is lost") {
+			t.Errorf("session: %v, want that the lock is lost", err)
+		}
+		if took := time.Since(began); took > r.cfg.SenderTimeout/2 {
+			t.Errorf("it took %v to give up", took)
+		}
+		want := []string{"lock", "inspect", "load", "inspect", "load", "flush", "close the producer", "close the stream", "close the database"}
+		if !slices.Equal(d.calls[:min(len(d.calls), len(want))], want) {
+			t.Errorf("the session did %q, want %q", d.calls, want)
+		}
+	})
 }

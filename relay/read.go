@@ -27,6 +27,11 @@ type transaction struct {
 	last *kgo.Record // the one handed on last
 }
 
+// lostGrace is how long what is on its way may go on after PostgreSQL has ended
+// the stream, perhaps by a restart, which ends the lock too. It is less than
+// another relay takes to begin.
+const lostGrace = 200 * time.Millisecond
+
 // read takes messages off the stream until ctx ends.
 func (s *session) read(ctx context.Context) error {
 	for {
@@ -35,6 +40,7 @@ func (s *session) read(ctx context.Context) error {
 			if errors.Is(err, wal.ErrInterrupted) {
 				return nil
 			}
+			time.AfterFunc(lostGrace, func() { s.give(err) })
 			return err
 		}
 		s.brake.wait(ctx)
