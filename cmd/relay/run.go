@@ -18,6 +18,7 @@ type commands struct {
 	Config kong.ConfigFlag `help:"YAML file with flags by their names." placeholder:"FILE" env:"RELAY_CONFIG"`
 
 	Run     runCommand            `cmd:"" help:"Publish until stopped."`
+	Check   checkCommand          `cmd:"" help:"Examine what the relay needs, and say what to type."`
 	Recover recoverCommand        `cmd:"" help:"Publish from the outbox table what a lost slot can no longer deliver."`
 	Version daemon.VersionCommand `cmd:"" help:"Print the version."`
 }
