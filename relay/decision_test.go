@@ -270,3 +270,27 @@ func TestARowThatCanNotBeReadKeepsWhatCan(t *testing.T) {
 		}
 	})
 }
+
+// TestAStrayMessageIsKnownAgain has PostgreSQL send a message again that is
+// set aside, as it does where it has not been told.
+func TestAStrayMessageIsKnownAgain(t *testing.T) {
+	t.Parallel()
+	s := &session{
+		cfg: Config{Source: "userdb", Poison: DeadLetter, DeadLetterTopic: "dead", MessagePrefix: "walpost.outbox"}, log: slog.New(slog.DiscardHandler),
+		router: router{source: "userdb", generation: 1}, budget: budget{limit: 1 << 20},
+	}
+	s.judge.begin(new(lessons))
+	publisher := &taker{s: s}
+	s.publisher, s.topics = publisher, topics{cfg: s.cfg, known: map[string]int64{"dead": 5000}}
+	m := emitted("walpost.outbox", []byte("stray"))
+	m[1] = 0 // not transactional
+	for range 2 {
+		if err := s.message(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+		if len(publisher.taken) != 1 || s.sequence != 1 || s.open != nil {
+			t.Fatalf("%d dead letters, the last number is %d; want one", len(publisher.taken), s.sequence)
+		}
+		s.from.Commit, s.from.End = commitOf(publisher.taken[0]), 0x16_b374d848
+	}
+}

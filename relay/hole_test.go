@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -62,6 +64,16 @@ func (f *fixture) picky(t *testing.T, refusal *kerr.Error) *atomic.Int64 {
 	return refused
 }
 
+// A laggard has the relay hear of a refusal only after it has had time to hand
+// on much more.
+type laggard struct{ once sync.Once }
+
+func (l *laggard) OnProduceRecordUnbuffered(_ *kgo.Record, err error) {
+	if err != nil {
+		l.once.Do(func() { time.Sleep(200 * time.Millisecond) })
+	}
+}
+
 // TestNothingOvertakesARefusedRecord drains a backlog with one record in it
 // that the broker refuses: in the first batch that its partition gets, and far
 // behind. While its refusal is on its way the relay goes on reading, and nothing
@@ -93,6 +105,7 @@ func TestNothingOvertakesARefusedRecord(t *testing.T) {
 					f.write(t, chunk...)
 				}
 
+				f.config.Kafka = []kgo.Opt{kgo.WithHooks(new(laggard))}
 				err := f.fails(t)
 				e, ok := errors.AsType[*relay.RecordError](err)
 				if !ok || e.ID != id.String() || e.Commit == 0 || !errors.Is(err, kerr.InvalidRecord) {
@@ -106,7 +119,7 @@ func TestNothingOvertakesARefusedRecord(t *testing.T) {
 				}
 
 				registry := prometheus.NewRegistry()
-				f.config.Metrics, f.config.Poison = registry, relay.DeadLetter
+				f.config.Metrics, f.config.Poison, f.config.Kafka = registry, relay.DeadLetter, []kgo.Opt{kgo.WithHooks(new(laggard))}
 				stop := f.start(t)
 				f.stored(t, registry, n)
 				if err := stop(); err != nil {
