@@ -29,10 +29,13 @@ test: check ## Run everything a change must pass, on servers of its own.
 		(cd bench && go test -timeout $(TIMEOUT) ./...) && \
 		(cd deploy && go test -timeout $(TIMEOUT) ./...)'
 
+# WALPOST_TEST_LONG makes tests do all they can where make test does a part:
+# every link of the conformance suite on every PostgreSQL, and every fault of
+# internal/faults ten times over, with those that take long.
 .PHONY: test-long
-test-long: check ## Run all tests without their caches, with the race detector.
+test-long: check ## Run all tests in their long form, without their caches, with the race detector.
 	WALPOST_TEST_LONG=1 $(DEVSTACK) sh -c '\
-		go test -race -count 1 -p $(PACKAGES) -timeout 60m ./... && \
+		go test -race -count 1 -p $(PACKAGES) -timeout 120m ./... && \
 		(cd outbox && go test -race -count 1 -p $(PACKAGES) -timeout 60m ./...)'
 
 .PHONY: check

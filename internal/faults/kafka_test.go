@@ -26,23 +26,7 @@ func kafkaFaults() []fault {
 			w.written(300)
 			w.must(w.servers.kafka.Resume())
 		}},
-		{name: "topics refuse and the relay is killed", again: anyNumber, hasty: true, do: topicsRefuse},
 	}
-}
-
-// topicsRefuse has the topics of events ask for more replicas than there are,
-// so that the broker takes no record for them, but positions all the same: the
-// relay must not store one, nor confirm it, that the records have not reached.
-func topicsRefuse(w *world) {
-	w.load.burst(100)
-	w.flow(50)
-	w.alterTopics("min.insync.replicas", "2")
-	w.load.burst(100)
-	w.written(300)
-	w.delivered()
-	w.relay.Kill()
-	w.alterTopics("min.insync.replicas", "1")
-	w.relay.Start()
 }
 
 // delivered waits until PostgreSQL has sent the relay all that is committed
