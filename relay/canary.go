@@ -101,6 +101,8 @@ func (c *canaries) round(ctx context.Context) {
 	if err == nil {
 		c.metrics.serverEnd.Store(max(c.metrics.serverEnd.Load(), uint64(standing.end)))
 		c.stand(standing, fresh)
+	} else if ctx.Err() == nil {
+		c.cfg.Log.DebugContext(ctx, "could not look at the slot", slog.Any("error", err))
 	}
 	if due {
 		c.write(asking, standing, err)

@@ -76,6 +76,7 @@ func TestAReaderThatStandsStillIsNotReady(t *testing.T) {
 	hold, release := relay.HoldReader(r)
 	stop := f.run(t, r)
 	defer stop()
+	defer release()
 	hold()
 	late(t, r, "not seen in the stream")
 	release()
@@ -212,6 +213,7 @@ func TestARoleThatMayNotWriteCanaries(t *testing.T) {
 	hold, release := relay.HoldReader(r)
 	stop := f.run(t, r)
 	defer stop()
+	defer release()
 	devstacktest.Wait(t, "a look at the server's answers", 10*time.Second, func() bool { return has(t, registry, "relay_canary_round_trip_seconds") })
 	hold()
 	late(t, r, "")
@@ -233,6 +235,7 @@ func TestWithoutCanaries(t *testing.T) {
 	hold, release := relay.HoldReader(r)
 	stop := f.run(t, r)
 	defer stop()
+	defer release()
 	hold()
 	devstacktest.Wait(t, "the slot to be looked at", 10*time.Second, func() bool { return has(t, registry, "relay_slot_retained_bytes") })
 	timer := time.After(1500 * time.Millisecond)
@@ -243,7 +246,6 @@ func TestWithoutCanaries(t *testing.T) {
 	if age := gauge(t, registry, "relay_canary_age_seconds"); age != 0 {
 		t.Errorf("a canary of %v s is on its way", age)
 	}
-	release()
 }
 
 // lines are what a log has said.

@@ -2,18 +2,19 @@ package relay
 
 import (
 	"context"
+	"sync"
 
 	"github.com/seed-048de892/walpost/relay/lsn"
 	"github.com/seed-048de892/walpost/relay/wal"
 )
 
 // HoldReader makes the reader of r stand still at the next message of its
-// stream, while everything else of it goes on, until release is called. Call
-// it before Run; hold begins it.
+// stream, while everything else of it goes on, from hold until release. Call it
+// before Run. A Run whose reader is held does not end.
 func HoldReader(r *Relay) (hold, release func()) {
 	o := &heldOutside{outside: r.outside, held: make(chan struct{}), released: make(chan struct{})}
 	r.outside = o
-	return func() { close(o.held) }, func() { close(o.released) }
+	return func() { close(o.held) }, sync.OnceFunc(func() { close(o.released) })
 }
 
 type heldOutside struct {
