@@ -30,7 +30,7 @@ type Proxy struct {
 
 	listener net.Listener
 	running  sync.WaitGroup
-	ctx      context.Context //nolint:containedctx // ends the dialling of every connection at Close
+	ctx      context.Context // ends the dialling of every connection at Close
 	close    context.CancelFunc
 
 	mu      sync.Mutex

@@ -17,12 +17,12 @@ type link struct {
 	mu     sync.Mutex
 	server *net.TCPConn  // nil until it is connected
 	done   chan struct{} // closed by reset
-	reset1 sync.Once
+	ended  sync.Once
 }
 
 // reset ends both connections so that the peers are told of a reset.
 func (l *link) reset() {
-	l.reset1.Do(func() {
+	l.ended.Do(func() {
 		close(l.done)
 		l.mu.Lock()
 		defer l.mu.Unlock()

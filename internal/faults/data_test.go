@@ -64,8 +64,8 @@ func cutInside(w *world, mode outbox.Mode) {
 	const count, size = 10_000, 200
 	cut := w.pgNetwork.CutAfter(devstack.ToClient, count*size/4)
 	w.transact(func(ctx context.Context, b *book) error { return b.write(ctx, mode, count, size) })
-	<-cut
-	<-w.pgNetwork.CutAfter(devstack.ToClient, count*size/2)
+	w.await("the cut", cut)
+	w.await("the second cut", w.pgNetwork.CutAfter(devstack.ToClient, count*size/2))
 	some := w.seen.count()
 	w.must(w.seen.reach(some+1, patience, w.relay.Done()))
 	w.relay.Kill()
@@ -216,12 +216,12 @@ func idle(w *world) {
 	w.must(err)
 	defer func() { _ = other.Close(context.Background()) }()
 	const (
-		make = `create table if not exists foreign_log (filler text); alter table foreign_log alter column filler set storage external`
-		fill = `insert into foreign_log select repeat('x', 8192) from generate_series(1, $1)`
+		create = `create table if not exists foreign_log (filler text); alter table foreign_log alter column filler set storage external`
+		fill   = `insert into foreign_log select repeat('x', 8192) from generate_series(1, $1)`
 	)
-	_, err = other.Exec(w.t.Context(), make)
+	_, err = other.Exec(w.t.Context(), create)
 	w.must(err)
-	_, err = w.pool.Exec(w.t.Context(), make)
+	_, err = w.pool.Exec(w.t.Context(), create)
 	w.must(err)
 	for range megabytes / 16 {
 		_, err := other.Exec(w.t.Context(), fill, 8<<20/8192)

@@ -11,7 +11,7 @@ func networkFaults() []fault {
 			for range 3 {
 				cut := w.pgNetwork.CutAfter(devstack.ToClient, 30_000)
 				w.load.burst(100)
-				<-cut
+				w.await("the cut", cut)
 				w.flow(50)
 			}
 		}},
@@ -29,7 +29,7 @@ func networkFaults() []fault {
 			for range 3 {
 				cut := w.kafkaNetwork.CutAfter(devstack.ToServer, 50_000)
 				w.load.burst(100)
-				<-cut
+				w.await("the cut", cut)
 				w.flow(50)
 			}
 		}},
@@ -37,7 +37,7 @@ func networkFaults() []fault {
 			for range 5 {
 				cut := w.kafkaNetwork.CutAfter(devstack.ToClient, 1)
 				w.load.burst(20)
-				<-cut
+				w.await("the cut", cut)
 				w.flow(20)
 			}
 		}},

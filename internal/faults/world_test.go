@@ -90,7 +90,7 @@ func newWorld(t *testing.T, s *servers, d delivery, brokers, relayBrokers []stri
 	w.said = new(transcript)
 	w.relay = devstacktest.NewProgram(t, io.MultiWriter(w.said, t.Output()), args...)
 	w.relay.Start()
-	devstacktest.Wait(t, "the slot to be active", patience, func() bool { return w.walsender() != 0 })
+	devstacktest.Wait(t, "the relay to stream", patience, w.streaming)
 	return w
 }
 
@@ -177,6 +177,27 @@ func (w *world) walsender() (pid int) {
 	return pid
 }
 
+// streaming tells whether PostgreSQL streams to the relay: a slot that is being
+// made is in use too.
+func (w *world) streaming() (yes bool) {
+	w.must(w.pool.QueryRow(w.t.Context(), `
+		select exists (select from pg_replication_slots s join pg_stat_replication r on r.pid = s.active_pid
+			where s.slot_name = $1 and r.state in ('catchup', 'streaming'))`, w.name).Scan(&yes))
+	return yes
+}
+
+// await waits for what a channel tells.
+func (w *world) await(what string, done <-chan struct{}) {
+	w.t.Helper()
+	select {
+	case <-done:
+	case <-w.relay.Done():
+		w.t.Fatalf("waited for %s: the relay has ended", what)
+	case <-time.After(patience):
+		w.t.Fatalf("waited %v for %s", patience, what)
+	}
+}
+
 // slotFree waits until PostgreSQL has given the slot up.
 func (w *world) slotFree() {
 	w.t.Helper()
@@ -217,7 +238,7 @@ func (w *world) settle(again int) {
 		devstacktest.Wait(w.t, "the slot to reach the end of the log", patience, func() bool { return w.confirmed() >= end })
 	}
 	// One that has just been started does not hear the signal yet.
-	devstacktest.Wait(w.t, "the relay to work", patience, func() bool { return w.walsender() != 0 })
+	devstacktest.Wait(w.t, "the relay to stream", patience, w.streaming)
 	if state := w.relay.End(syscall.SIGTERM); !state.Success() {
 		w.t.Errorf("the relay ended with %v", state)
 	}
