@@ -94,7 +94,7 @@ func (s *session) examine(ctx context.Context, record *kgo.Record, bytes int64) 
 		bad := &TopicError{Topic: record.Topic, Reason: reasonTopicName, Err: errors.New("it holds the relay's dead letters")}
 		return &poisonError{bad.Reason, recordError(record, bad, "correct the topic's name in what writes the event")}
 	}
-	if bytes > limit {
+	if bytes+10*int64(len(record.Headers)) > limit { // no header has more around it than 10 bytes
 		if n := batchBytes(record); n > limit {
 			err := fmt.Errorf("%w: it takes %d bytes before compression, and the topic's max.message.bytes or segment.bytes is %d", kerr.MessageTooLarge, n, limit)
 			return &poisonError{reasonTooLarge, recordError(record, err, "")}
