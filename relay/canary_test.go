@@ -284,3 +284,32 @@ func has(t *testing.T, registry *prometheus.Registry, name string) bool {
 	}
 	return false
 }
+
+// TestLagIsTheAgeOfTheOldestCommit that was read and is not stored, without
+// canaries: it grows while Kafka turns an event away, whatever follows.
+func TestLagIsTheAgeOfTheOldestCommit(t *testing.T) {
+	f := newFixture(t)
+	quick(f)
+	f.config.CanaryEvery = -1
+	g := newGate(t, f)
+	registry := prometheus.NewRegistry()
+	f.config.Metrics = registry
+	stop := f.run(t, f.relay(t))
+	defer stop()
+	lag := func() time.Duration { return time.Duration(gauge(t, registry, "relay_lag_seconds") * float64(time.Second)) }
+	began := time.Now()
+	f.write(t, f.event("42", 1))
+	devstacktest.Wait(t, "a lag of a second", 10*time.Second, func() bool { return lag() > time.Second })
+	if took := time.Since(began); took < time.Second {
+		t.Errorf("a lag of a second after %v", took)
+	}
+	f.write(t, f.event("42", 2))
+	devstacktest.Wait(t, "a lag of two seconds", 10*time.Second, func() bool {
+		if behind := lag(); behind < time.Second {
+			t.Fatalf("the lag has fallen to %v while the first event is turned away", behind)
+		}
+		return lag() > 2*time.Second
+	})
+	g.closed.Store(false)
+	devstacktest.Wait(t, "the lag to be gone", 10*time.Second, func() bool { return lag() == 0 })
+}
