@@ -19,6 +19,7 @@ type commands struct {
 
 	Run     runCommand            `cmd:"" help:"Publish until stopped."`
 	Check   checkCommand          `cmd:"" help:"Examine what the relay needs, and say what to type."`
+	Status  statusCommand         `cmd:"" help:"Say how far the relay is behind, and what holds it back."`
 	Recover recoverCommand        `cmd:"" help:"Publish from the outbox table what a lost slot can no longer deliver."`
 	Version daemon.VersionCommand `cmd:"" help:"Print the version."`
 }

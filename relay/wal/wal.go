@@ -64,6 +64,9 @@ type Stream struct {
 func Connect(ctx context.Context, config *pgconn.Config, senderTimeout time.Duration) (*pgconn.PgConn, error) {
 	config = config.Copy()
 	config.RuntimeParams["replication"] = "database"
+	if config.RuntimeParams["application_name"] == "" {
+		config.RuntimeParams["application_name"] = "walpost relay" // in pg_stat_replication
+	}
 	if senderTimeout > 0 {
 		config.RuntimeParams["wal_sender_timeout"] = fmt.Sprintf("%dms", senderTimeout.Milliseconds())
 	}
