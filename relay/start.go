@@ -49,7 +49,7 @@ func begin(stored *position.Position, state slot.State, names slot.Names, lost L
 	if lost != ContinueOnLoss {
 		return beginning{}, &GapError{
 			What: what,
-			Hint: "the rows are still in the table as far as retention keeps them; to go on without those not yet published, start once with --lost-slot=continue",
+			Hint: "what retention has kept in the table is published by: relay recover; to go on without what is not yet published, start once with --lost-slot=continue",
 		}
 	}
 	created.Generation, created.Sequence = stored.Generation+1, stored.Sequence
