@@ -111,9 +111,6 @@ func (c *KafkaCluster) configure(ctx context.Context, o KafkaClusterOptions) err
 		}
 		settings["node.id"] = strconv.Itoa(nodeID(i))
 		settings["default.replication.factor"], settings["min.insync.replicas"] = strconv.Itoa(clusterSize), "2"
-		// A killed broker leaves the in-sync replicas when it is missed, not
-		// after the half minute that is the default.
-		settings["replica.lag.time.max.ms"] = "3000"
 		voters = append(voters, settings["node.id"]+"@"+loopback(controller))
 		c.nodes[i] = clusterNode{dir: filepath.Join(o.Dir, strconv.Itoa(i)), settings: settings}
 		c.Brokers = append(c.Brokers, loopback(port))

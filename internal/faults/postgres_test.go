@@ -22,7 +22,13 @@ func postgresFaults() []fault {
 		{name: "walsender killed", again: anyNumber, outage: true, do: func(w *world) {
 			w.load.burst(100)
 			w.flow(50)
-			w.must(syscall.Kill(w.walsender(), syscall.SIGKILL))
+			pid := w.walsender()
+			w.must(syscall.Kill(pid, syscall.SIGKILL))
+			devstacktest.Wait(w.t, "another walsender", patience, func() bool {
+				var other int
+				err := w.pool.QueryRow(w.t.Context(), `select coalesce(max(active_pid), 0) from pg_replication_slots where slot_name = $1`, w.name).Scan(&other)
+				return err == nil && other != 0 && other != pid // an error while the server is away
+			})
 		}},
 		{name: "walsender stands still", do: func(w *world) {
 			w.load.burst(100)

@@ -39,7 +39,7 @@ func replicaFaults(c *devstack.KafkaCluster) []fault {
 			w.inSync(w.topics...)
 			w.load.burst(100)
 			w.flow(50)
-			leader := w.leader()
+			leader := w.leader(w.topics[0])
 			w.must(c.Broker(leader).Kill())
 			w.flow(100)
 			w.must(c.Restart(w.t.Context(), leader))
@@ -48,7 +48,7 @@ func replicaFaults(c *devstack.KafkaCluster) []fault {
 			w.inSync(w.topics...)
 			w.load.burst(100)
 			w.flow(50)
-			leader := w.leader()
+			leader := w.leader(w.topics[0])
 			w.must(c.Broker(leader).Pause())
 			w.flow(100) // by the one that takes over
 			w.must(c.Broker(leader).Resume())
@@ -81,15 +81,15 @@ func (w *world) inSync(topics ...string) {
 	})
 }
 
-// leader is the index of the broker that leads a partition of the first topic.
-func (w *world) leader() int {
+// leader is the index of the broker that leads the first partition of a topic.
+func (w *world) leader(topic string) int {
 	w.t.Helper()
 	client, err := kgo.NewClient(w.kafka...)
 	w.must(err)
 	defer client.Close()
-	found, err := kadm.NewClient(client).ListTopics(w.t.Context(), w.topics[0])
+	found, err := kadm.NewClient(client).ListTopics(w.t.Context(), topic)
 	w.must(err)
-	return int(found[w.topics[0]].Partitions[0].Leader) - 1
+	return int(found[topic].Partitions[0].Leader) - 1
 }
 
 // tooFewReplicas has the topics of events ask for all three replicas and takes
@@ -111,7 +111,7 @@ func tooFewReplicas(w *world, c *devstack.KafkaCluster) {
 	w.inSync(append(slices.Clip(w.topics), probe)...)
 	w.load.burst(100)
 	w.flow(50)
-	away := w.leader()
+	away := (w.leader(probe) + 1) % len(c.Brokers) // the probe keeps its leader
 	w.must(c.Broker(away).Kill())
 	var last string
 	devstacktest.Wait(w.t, "records to be refused", patience, func() bool {
