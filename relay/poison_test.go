@@ -297,16 +297,17 @@ func TestAPoisonHaltsTheRelayAndCanBeSetAside(t *testing.T) {
 func TestAnyNumberOfPoisonsInEitherDelivery(t *testing.T) {
 	for _, delivery := range []relay.Delivery{relay.AtLeastOnce, relay.ExactlyOnce} {
 		t.Run(string(delivery), func(t *testing.T) {
-			f, _, _ := poisonFixture(t)
+			f, registry, _ := poisonFixture(t)
 			f.config.Poison, f.config.Delivery = relay.DeadLetter, delivery
 			stop := f.start(t)
+			f.write(t, f.event("42", 1)) // the topic, before one that collides with it
+			f.stored(t, registry, 1)
 			if err := stop(); err != nil {
 				t.Fatal(err)
 			}
 			kinds := poisons()
-			var good, bad []int64
+			good, bad, sequence := []int64{1}, []int64(nil), int64(1)
 			want := make(map[int64]string)
-			sequence := int64(0)
 			for name := range kinds {
 				f.transaction(t, func(s script) {
 					for _, kind := range []string{name, "", "bad headers", "", ""} {
@@ -334,7 +335,7 @@ func TestAnyNumberOfPoisonsInEitherDelivery(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			registry := prometheus.NewRegistry()
+			registry = prometheus.NewRegistry()
 			f.config.Metrics = registry
 			stop = f.start(t)
 			f.stored(t, registry, int(sequence))
