@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/seed-048de892/walpost/relay/position"
+	"github.com/seed-048de892/walpost/relay/slot"
 )
 
 // prepare takes the lock, decides where to begin, makes what is missing, and
@@ -30,11 +31,7 @@ func (s *session) prepare(ctx context.Context) error {
 	if err := s.positions.Prepare(ctx); err != nil {
 		return err
 	}
-	stored, err := s.load(ctx)
-	if err != nil {
-		return err
-	}
-	start, err := begin(stored, state, s.cfg.names(), s.cfg.LostSlot)
+	start, err := s.whence(ctx, state)
 	if err != nil {
 		return err
 	}
@@ -56,6 +53,28 @@ func (s *session) prepare(ctx context.Context) error {
 		}
 	}
 	return s.startStream(ctx)
+}
+
+// whence decides where to begin. Kafka answers a commit before those who read
+// see it: where the position falls short of the slot, and was written in a
+// transaction, that is ended first, and with it the commits before it.
+func (s *session) whence(ctx context.Context, state slot.State) (beginning, error) {
+	stored, found, err := s.positions.Load(ctx)
+	if err != nil {
+		return beginning{}, err
+	}
+	if stored.Transactional && (!found && state.Exists || found && loss(&stored, state, s.cfg.names()) != "") {
+		if err := s.outside.fence(ctx, transactionalID(s.cfg.Source)); err != nil {
+			return beginning{}, err
+		}
+		if stored, found, err = s.positions.Load(ctx); err != nil {
+			return beginning{}, err
+		}
+	}
+	if !found {
+		return begin(nil, state, s.cfg.names(), s.cfg.LostSlot)
+	}
+	return begin(&stored, state, s.cfg.names(), s.cfg.LostSlot)
 }
 
 // load gives the stored position, nil where there is none.
