@@ -1,10 +1,12 @@
 package delivery_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/seed-048de892/walpost/relay"
@@ -101,6 +103,45 @@ func TestAFrozenRelayIsFenced(t *testing.T) {
 			// The first one is a standby now and goes on where the other has ended.
 			w.write(w.connect(), 5)
 			w.once(w.records(kgo.ReadCommitted()))
+		})
+	}
+}
+
+// TestAProducerThatNoticesNothingIsFenced has a Kafka transaction open in the
+// name of the source, as a relay that is told nothing of its end, when another
+// one begins. Kafka must not let it commit.
+func TestAProducerThatNoticesNothingIsFenced(t *testing.T) {
+	for _, delivery := range []relay.Delivery{relay.ExactlyOnce, relay.AtLeastOnce} {
+		t.Run("for "+string(delivery), func(t *testing.T) {
+			w := newWorld(t)
+			stop := w.start(w.with(exactlyOnce))
+			w.published()
+			if err := stop(); err != nil {
+				t.Fatal(err)
+			}
+			zombie, err := kgo.NewClient(kgo.SeedBrokers(w.config.Brokers...), kgo.TransactionalID("relay."+w.config.Source), kgo.MetadataMinAge(50*time.Millisecond))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer zombie.Close()
+			if err := zombie.BeginTransaction(); err != nil {
+				t.Fatal(err)
+			}
+			if err := zombie.ProduceSync(t.Context(), &kgo.Record{Topic: w.topic, Value: []byte("not to be seen")}).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+			next := w.config
+			next.Delivery = delivery
+			stop = w.start(next)
+			err = zombie.EndTransaction(t.Context(), kgo.TryCommit)
+			if !errors.Is(err, kerr.InvalidProducerEpoch) && !errors.Is(err, kerr.ProducerFenced) {
+				t.Errorf("the commit of the one before: %v, want it fenced", err)
+			}
+			w.write(w.connect(), 1)
+			w.once(w.records(kgo.ReadCommitted()))
+			if err := stop(); err != nil {
+				t.Fatal(err)
+			}
 		})
 	}
 }
