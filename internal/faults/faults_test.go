@@ -34,6 +34,9 @@ func TestFaults(t *testing.T) {
 		c := startCluster(t)
 		for _, d := range []delivery{atLeastOnce, exactlyOnce} {
 			t.Run(string(d), func(t *testing.T) {
+				if d == exactlyOnce && !long() {
+					t.Skip("takes long: set WALPOST_TEST_LONG=1")
+				}
 				for _, f := range replicaFaults(c) {
 					f.test(t, s, d, func() ([]string, []string) { return c.Brokers, c.Brokers })
 				}
