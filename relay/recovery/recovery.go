@@ -156,9 +156,42 @@ func (w *work) run(ctx context.Context) (err error) {
 	return w.apply(ctx)
 }
 
+// lockFor is how long the lock and the slot are asked for: PostgreSQL gives
+// them back a moment after the relay that had them has ended.
+const (
+	lockFor   = 2 * time.Second
+	lockEvery = 100 * time.Millisecond
+)
+
+// lock takes the lock, when nobody has it and nobody reads the slot.
+func (w *work) lock(ctx context.Context) (taken bool, err error) {
+	tick := time.NewTicker(lockEvery)
+	defer tick.Stop()
+	for until := time.Now().Add(lockFor); ; {
+		if !taken {
+			if taken, err = relay.TryLock(ctx, w.conn, w.names.Slot); err != nil {
+				return false, err
+			}
+		}
+		free := false
+		err := w.conn.QueryRow(ctx, `select not exists (select from pg_replication_slots where slot_name = $1 and active)`, w.names.Slot).Scan(&free)
+		if err != nil {
+			return false, fmt.Errorf("look at slot %s: %w", w.names.Slot, err)
+		}
+		if taken && free || time.Now().After(until) {
+			return taken, nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		}
+	}
+}
+
 // begin takes the lock and finds out what is lost.
 func (w *work) begin(ctx context.Context) error {
-	taken, err := relay.TryLock(ctx, w.conn, w.names.Slot)
+	taken, err := w.lock(ctx)
 	if err != nil {
 		return err
 	}

@@ -136,6 +136,12 @@ type sample struct {
 
 func (w *Watcher) sample(ctx context.Context, conn *pgx.Conn, kafka *relay.Offline) (sample, error) {
 	var s sample
+	var err error
+	// First: what the slot has confirmed was stored before.
+	if s.server, err = readServer(ctx, conn, w.cfg.Relay.Slot); err != nil {
+		return s, err
+	}
+	s.at = time.Now()
 	stored, found, err := kafka.Positions.Load(ctx)
 	if err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
 		return s, err
@@ -146,10 +152,7 @@ func (w *Watcher) sample(ctx context.Context, conn *pgx.Conn, kafka *relay.Offli
 	if w.cfg.Ops != "" {
 		s.ops, s.opsErr = readOps(ctx, w.cfg.Ops)
 	}
-	// Last: what was stored was so before the server's log had this end.
-	s.server, err = readServer(ctx, conn, w.cfg.Relay.Slot)
-	s.at = time.Now()
-	return s, err
+	return s, nil
 }
 
 // fill makes the status of two samples and what was seen between.

@@ -185,3 +185,31 @@ func TestKafkaIsTheBottleneck(t *testing.T) {
 	})
 	stop()
 }
+
+// TestNothingIsLostBesideARunningRelay looks while position and slot move.
+func TestNothingIsLostBesideARunningRelay(t *testing.T) {
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	w := newWorld(t, devstacktest.Database(t), cluster.ListenAddrs())
+	w.config.ConfirmEvery = time.Millisecond
+	stop := w.start()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			w.write(1)
+		}
+	}()
+	for range 10 {
+		if s := w.take(w.ops); s.Lost != "" {
+			t.Errorf("status: %s", s.Lost)
+		}
+	}
+	cancel()
+	<-done
+	stop()
+}
