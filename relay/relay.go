@@ -93,6 +93,10 @@ func (r *Relay) Run(ctx context.Context) error {
 	}
 }
 
+// Slot is the name of the relay's replication slot, with the default filled
+// in.
+func (r *Relay) Slot() string { return r.cfg.Slot }
+
 // Ready gives nil while the relay streams and no canary is late, see
 // Config.CanaryEvery, and else why not: a [LateError] says where it is stuck.
 // A relay that is paused is not ready.

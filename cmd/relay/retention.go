@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -38,10 +37,6 @@ func (f *retentionFlags) part(postgres, table, slot string, registry prometheus.
 	if err := f.check(); err != nil {
 		return nil, err
 	}
-	relayed, err := pgx.ParseConfig(postgres)
-	if err != nil {
-		return nil, fmt.Errorf("postgres: %w", err)
-	}
 	own, err := daemon.DSN("--retention-postgres", f.RetentionPostgres, f.RetentionPostgresFile)
 	if err != nil {
 		return nil, err
@@ -58,7 +53,7 @@ func (f *retentionFlags) part(postgres, table, slot string, registry prometheus.
 	metrics := newRetentionMetrics()
 	kept := retention.Config{
 		Table: strings.SplitN(table, ".", 2), Keep: f.Retention, Period: f.RetentionPeriod, Ahead: f.RetentionAhead, Every: f.RetentionEvery, HoldTimeout: f.RetentionHold,
-		Slots: f.RetentionSlots, Own: ownSlot(slot, relayed.Database), Hooks: []retention.Hook{metrics}, Log: log,
+		Slots: f.RetentionSlots, Own: slot, Hooks: []retention.Hook{metrics}, Log: log,
 		DB: (*pgxpool.Pool)(nil), // checked here, connected in Run
 	}
 	if _, err := retention.New(kept); err != nil {
@@ -99,29 +94,6 @@ func (f *retentionFlags) check() error {
 		errs = append(errs, fmt.Errorf("retention-hold: must be at least 1ms, got %v", f.RetentionHold))
 	}
 	return errors.Join(errs...)
-}
-
-// ownSlot is the slot of the relay, which makes the same name of the database
-// where none is given. Should the two ever differ, retention misses the slot
-// and drops nothing.
-func ownSlot(slot, database string) string {
-	if slot != "" {
-		return slot
-	}
-	name := "outbox_" + strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
-			return r
-		}
-		return '_'
-	}, strings.Map(lowerASCII, database))
-	return name[:min(len(name), 63)]
-}
-
-func lowerASCII(r rune) rune {
-	if r >= 'A' && r <= 'Z' {
-		return r - 'A' + 'a'
-	}
-	return r
 }
 
 // retentionMetrics show the last pass.

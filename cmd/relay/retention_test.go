@@ -121,17 +121,3 @@ func TestRetentionFlags(t *testing.T) {
 		}
 	}
 }
-
-func TestOwnSlotIsTheRelays(t *testing.T) {
-	t.Parallel()
-	for _, tt := range [][3]string{
-		{"", "userdb", "outbox_userdb"},
-		{"", "User-DB é", "outbox_user_db__"},
-		{"", strings.Repeat("x", 70), "outbox_" + strings.Repeat("x", 56)},
-		{"mine", "userdb", "mine"},
-	} {
-		if got := ownSlot(tt[0], tt[1]); got != tt[2] {
-			t.Errorf("ownSlot(%q, %q) = %q, want %q", tt[0], tt[1], got, tt[2])
-		}
-	}
-}

@@ -83,7 +83,7 @@ func (c *runCommand) Run(ctx context.Context, out daemon.Output) error {
 		"resume": func() string { r.Resume(); return "resumed" },
 	}}
 	parts := []func(context.Context) error{r.Run, ops.Run, func(ctx context.Context) error { return c.Verify(ctx, log) }}
-	keep, err := c.part(config.Postgres, c.Table, c.Slot, registry, log)
+	keep, err := c.part(config.Postgres, c.Table, r.Slot(), registry, log)
 	if err != nil {
 		return &daemon.ExitError{Code: daemon.ExitUsage, Err: err}
 	}
