@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/seed-048de892/walpost/internal/devstack"
 	"github.com/seed-048de892/walpost/internal/devstack/devstacktest"
 	"github.com/seed-048de892/walpost/relay"
 )
@@ -296,7 +297,9 @@ func TestLagIsTheAgeOfTheOldestCommit(t *testing.T) {
 	f.config.Metrics = registry
 	stop := f.run(t, f.relay(t))
 	defer stop()
-	lag := func() time.Duration { return time.Duration(gauge(t, registry, "relay_lag_seconds") * float64(time.Second)) }
+	lag := func() time.Duration {
+		return time.Duration(gauge(t, registry, "relay_lag_seconds") * float64(time.Second))
+	}
 	began := time.Now()
 	f.write(t, f.event("42", 1))
 	devstacktest.Wait(t, "a lag of a second", 10*time.Second, func() bool { return lag() > time.Second })
@@ -312,4 +315,36 @@ func TestLagIsTheAgeOfTheOldestCommit(t *testing.T) {
 	})
 	g.closed.Store(false)
 	devstacktest.Wait(t, "the lag to be gone", 10*time.Second, func() bool { return lag() == 0 })
+}
+
+// TestASilentNetworkMakesTheRelayNotReady: between PostgreSQL and the relay
+// everything is swallowed and nothing is closed. The canary can't be written
+// then either.
+func TestASilentNetworkMakesTheRelayNotReady(t *testing.T) {
+	f := newFixture(t)
+	quick(f)
+	dsn, err := url.Parse(f.config.Postgres)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy, err := devstack.StartProxy(t.Context(), dsn.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := proxy.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if f.config.Postgres, err = proxy.DSN(f.config.Postgres); err != nil {
+		t.Fatal(err)
+	}
+	r := f.relay(t)
+	stop := f.run(t, r)
+	defer stop()
+	proxy.Blackhole(devstack.BothWays)
+	late(t, r, "written to PostgreSQL")
+	proxy.Strand() // what was swallowed is gone for good
+	proxy.Heal()
+	ready(t, r)
 }
