@@ -19,27 +19,36 @@ import (
 
 var (
 	simSeed      = flag.Uint64("sim.seed", 0, "replay the simulation of this seed and print what happens")
-	simSchedules = flag.Int("sim.schedules", 0, "how many seeds to simulate; default 10000, 1000 with -short, WALPOST_TEST_SCHEDULES")
+	simSchedules = flag.Int("sim.schedules", 0, "how many seeds to simulate; default WALPOST_TEST_SCHEDULES, or else 10000; 1000 with -short, 100000 with WALPOST_TEST_LONG")
 	simFrom      = flag.Uint64("sim.from", 1, "the first of them")
 )
 
-// simulate runs the simulation of seed. broken says which promise was, and the
-// trace what had happened.
-func simulate(t *testing.T, base Config, m *metrics, seed uint64, tracing bool) (broken string, trace []string) {
+// A simResult is what came of a simulation.
+type simResult struct {
+	broken  string // the first promise that was
+	trace   []string
+	events  int
+	repeats int // of events in Kafka
+	relays  int // processes
+}
+
+// simulate runs the simulation of seed.
+func simulate(t *testing.T, base Config, m *metrics, seed uint64, tracing bool) (result simResult) {
 	t.Helper()
 	s := &simulation{base: base, metrics: m, random: rand.New(rand.NewPCG(seed, 0)), tracing: tracing}
 	s.kafka.sim = s
 	defer func() {
 		// The bubble ends by a panic when goroutines are left in it.
-		if left := recover(); left != nil {
-			broken, trace = fmt.Sprintf("goroutines are left behind: %v", left), s.trace
+		if left := recover(); left != nil && s.broken == "" {
+			s.broken = fmt.Sprintf("goroutines are left behind: %v", left)
 		}
+		result = simResult{s.broken, s.trace, len(s.ledger.events), s.ledger.repeats, len(s.relays)}
 	}()
 	synctest.Test(t, func(*testing.T) {
 		s.began = time.Now()
 		s.drive()
 	})
-	return s.broken, s.trace
+	return result
 }
 
 func simConfig(t *testing.T) (Config, *metrics) {
@@ -65,10 +74,10 @@ func TestSimulation(t *testing.T) {
 	t.Parallel()
 	if *simSeed != 0 {
 		cfg, m := simConfig(t)
-		broken, trace := simulate(t, cfg, m, *simSeed, true)
-		t.Logf("seed %d:\n%s", *simSeed, strings.Join(trace, "\n"))
-		if broken != "" {
-			t.Errorf("seed %d: %s", *simSeed, broken)
+		r := simulate(t, cfg, m, *simSeed, true)
+		t.Logf("seed %d:\n%s", *simSeed, strings.Join(r.trace, "\n"))
+		if r.broken != "" {
+			t.Errorf("seed %d: %s", *simSeed, r.broken)
 		}
 		return
 	}
@@ -77,6 +86,7 @@ func TestSimulation(t *testing.T) {
 	var next atomic.Uint64
 	var mu sync.Mutex
 	failed := make(map[uint64]string)
+	var all simResult
 	t.Run("seeds", func(t *testing.T) {
 		for range runtime.GOMAXPROCS(0) {
 			t.Run("worker", func(t *testing.T) {
@@ -87,16 +97,21 @@ func TestSimulation(t *testing.T) {
 					if n >= uint64(schedules) {
 						return
 					}
-					if broken, _ := simulate(t, cfg, m, *simFrom+n, false); broken != "" {
-						mu.Lock()
-						failed[*simFrom+n] = broken
-						mu.Unlock()
+					r := simulate(t, cfg, m, *simFrom+n, false)
+					mu.Lock()
+					all.events, all.repeats, all.relays = all.events+r.events, all.repeats+r.repeats, all.relays+r.relays
+					if r.broken != "" {
+						failed[*simFrom+n] = r.broken
 					}
+					mu.Unlock()
 				}
 			})
 		}
 	})
-	t.Logf("%d schedules, %v", schedules, time.Since(began).Round(time.Millisecond))
+	t.Logf("%d schedules, %d events, %d of them again, %d relays, %v", schedules, all.events, all.repeats, all.relays, time.Since(began).Round(time.Millisecond))
+	if schedules > 100 && (all.relays <= schedules || all.events <= schedules || all.repeats == 0) {
+		t.Error("hardly anything has happened: the simulation simulates nothing")
+	}
 	if len(failed) == 0 {
 		return
 	}
@@ -109,8 +124,8 @@ func TestSimulation(t *testing.T) {
 		t.Errorf("seed %d: %s", seed, failed[seed])
 	}
 	cfg, m := simConfig(t)
-	broken, trace := simulate(t, cfg, m, seeds[0], true)
-	t.Errorf("%d of %d schedules broke a promise. Again with -sim.seed=%d: %s\n%s", len(seeds), schedules, seeds[0], broken, strings.Join(trace, "\n"))
+	r := simulate(t, cfg, m, seeds[0], true)
+	t.Errorf("%d of %d schedules broke a promise. Again with -sim.seed=%d: %s\n%s", len(seeds), schedules, seeds[0], r.broken, strings.Join(r.trace, "\n"))
 }
 
 func simCount(t *testing.T) int {
@@ -125,6 +140,9 @@ func simCount(t *testing.T) int {
 		}
 		return n
 	}
+	if os.Getenv("WALPOST_TEST_LONG") != "" {
+		return 100_000
+	}
 	if testing.Short() {
 		t.Log("-short: 1000 schedules instead of 10000")
 		return 1000
@@ -138,8 +156,8 @@ func TestASeedReplaysExactly(t *testing.T) {
 	t.Parallel()
 	cfg, m := simConfig(t)
 	for seed := range uint64(100) {
-		_, first := simulate(t, cfg, m, 1_000_000+seed, true)
-		_, second := simulate(t, cfg, m, 1_000_000+seed, true)
+		first := simulate(t, cfg, m, 1_000_000+seed, true).trace
+		second := simulate(t, cfg, m, 1_000_000+seed, true).trace
 		for i := range min(len(first), len(second)) {
 			if first[i] != second[i] {
 				t.Fatalf("seed %d, line %d:\n%s\n%s", 1_000_000+seed, i, first[i], second[i])
