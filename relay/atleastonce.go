@@ -44,7 +44,7 @@ func (a *atLeastOnce) add(_ context.Context, t *transaction, r *kgo.Record) {
 	}
 	// The session's end must not fail records on their way: finish waits. A
 	// refusal fails those that are not.
-	a.s.producer.Produce(a.s.judge.going, r, p.promise)
+	a.s.producer.Produce(a.s.judge.going, r, p.promise) //nolint:contextcheck // see above
 }
 
 func (a *atLeastOnce) commit(t *transaction, end lsn.Pos) {

@@ -149,8 +149,8 @@ func (x *exactlyOnce) transaction(ctx, late context.Context) error {
 			if i.record != nil {
 				left--
 				x.last = i.record
-				x.sent = append(x.sent, sent{i.record.Topic, len(i.record.Key) + len(i.record.Value), i.at, x.s.tracing.begin(i.record, i.at)})
-				x.s.producer.Produce(x.s.judge.going, i.record, x.acknowledged)
+				x.sent = append(x.sent, sent{i.record.Topic, len(i.record.Key) + len(i.record.Value), i.at, x.s.tracing.begin(i.record, i.at)}) //nolint:contextcheck // a span begins with the writer's
+				x.s.producer.Produce(x.s.judge.going, i.record, x.acknowledged)                                                                 //nolint:contextcheck // only a refusal fails it
 			}
 			x.next = x.next.reach(i.point)
 		}

@@ -223,7 +223,8 @@ type lostDatabase struct {
 
 func (d lostDatabase) stream(context.Context, lsn.Pos) (stream, error) { return d.opened, nil }
 func (d lostDatabase) holds(context.Context) error                     { return errors.New("the lock is lost") }
-func (d lostDatabase) close(context.Context) error                     { d.note("close the database"); return nil }
+
+func (d lostDatabase) close(context.Context) error { d.note("close the database"); return nil }
 
 // A waitingStream has no message, and waits until it is interrupted.
 type waitingStream struct {

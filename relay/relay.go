@@ -58,7 +58,7 @@ func (r *Relay) Run(ctx context.Context) error {
 		err := r.session(ctx)
 		r.streaming.Store(false)
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // the stop is why it ended
+			return nil // the stop is why it ended
 		}
 		r.metrics.failed(err)
 		if permanent(err) {

@@ -76,7 +76,10 @@ func TestProblemsOfTopicsAreToldAtOnce(t *testing.T) {
 		Postgres: "postgres://db.example/userdb", Brokers: []string{"kafka.example:9092"},
 		TopicPartitions: -1, TopicReplication: -2, TopicConfig: map[string]string{"retention": "1"},
 		Topics: []Topic{
-			{Name: "a b"}, {Name: "twice"}, {Name: "twice"}, {Name: "few", Partitions: -1, Replication: -3},
+			{Name: "a b"},
+			{Name: "twice"},
+			{Name: "twice"},
+			{Name: "few", Partitions: -1, Replication: -3},
 			{Name: "wrong", Config: map[string]string{"cleanup": "compact"}},
 		},
 		Poison: "ignore", DeadLetterTopic: "..",

@@ -3,6 +3,7 @@ package devstack
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"slices"
@@ -63,12 +64,13 @@ func (n *node) secure(ctx context.Context, o *KafkaSecurity, settings map[string
 		"ssl.truststore.type": "PEM", "ssl.truststore.location": trust,
 		"listener.name.mutual.ssl.client.auth": "required",
 	})
-	plain := loginModules + `plain.PlainLoginModule required`
+	var plain strings.Builder
+	plain.WriteString(loginModules + `plain.PlainLoginModule required`)
 	for _, user := range slices.Sorted(maps.Keys(o.Users)) {
-		plain += ` user_` + user + `="` + o.Users[user] + `"`
+		fmt.Fprintf(&plain, ` user_%s="%s"`, user, o.Users[user])
 	}
 	logins := map[string]string{
-		"PLAIN": plain + ";", "OAUTHBEARER": loginModules + `oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";`,
+		"PLAIN": plain.String() + ";", "OAUTHBEARER": loginModules + `oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";`,
 		"SCRAM-SHA-256": loginModules + "scram.ScramLoginModule required;", "SCRAM-SHA-512": loginModules + "scram.ScramLoginModule required;",
 	}
 	for _, l := range secureListeners {

@@ -125,8 +125,10 @@ func TestForeignEvents(t *testing.T) {
 	foreign := func(source, id string) *kgo.Record {
 		at = at.Add(time.Second)
 		return &kgo.Record{Topic: w.topic, Key: []byte("a"), Value: []byte(`{"N":1}`), Timestamp: at, Headers: []kgo.RecordHeader{
-			{Key: "ce_specversion", Value: []byte("1.0")}, {Key: "ce_type", Value: []byte("Stepped")},
-			{Key: "ce_source", Value: []byte(source)}, {Key: "ce_id", Value: []byte(id)},
+			{Key: "ce_specversion", Value: []byte("1.0")},
+			{Key: "ce_type", Value: []byte("Stepped")},
+			{Key: "ce_source", Value: []byte(source)},
+			{Key: "ce_id", Value: []byte(id)},
 		}}
 	}
 	w.produce(t, foreign("/x", "1"), foreign("/y", "1"), foreign("/x", "2"), foreign("/x", "1"), foreign("/y", "1"),

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -69,7 +70,7 @@ func TestTheArchiveEndsWhereKafkaRefuses(t *testing.T) {
 		"ARCHIVE_BROKERS=" + w.kafka.Secure.SASL[0], "ARCHIVE_KAFKA_TLS=true", "ARCHIVE_KAFKA_SASL=SCRAM-SHA-512", "ARCHIVE_KAFKA_USER=" + tester,
 		"ARCHIVE_MONGO_FILE=" + secret(t, "mongodb://127.0.0.1:1"), "ARCHIVE_LISTEN=127.0.0.1:0", "ARCHIVE_OPS_LISTEN=127.0.0.1:0",
 	}
-	with := func(variables ...string) []string { return append(base[:len(base):len(base)], variables...) }
+	with := func(variables ...string) []string { return append(slices.Clip(base), variables...) }
 	fails(t, archive, daemon.ExitFailed, with("ARCHIVE_KAFKA_CA_FILE="+w.ca.File, "ARCHIVE_KAFKA_PASSWORD=wrong"), []string{"run"}, "SASL_AUTHENTICATION_FAILED", "kafka-configs.sh")
 	fails(t, archive, daemon.ExitFailed, with("ARCHIVE_KAFKA_CA_FILE="+w.stranger.File, "ARCHIVE_KAFKA_PASSWORD="+passwords[tester]), []string{"run"}, "--kafka-ca-file")
 	fails(t, archive, daemon.ExitUsage, with("ARCHIVE_KAFKA_PASSWORD="+passwords[tester]), []string{"run", "--kafka-password=" + passwords[relayUser]}, "refused on the command line")
@@ -92,7 +93,7 @@ func TestTheRelayProgramPublishesFromFiles(t *testing.T) {
 		"RELAY_BROKERS=" + w.kafka.Secure.SASL[0], "RELAY_KAFKA_TLS=true", "RELAY_KAFKA_CA_FILE=" + w.ca.File,
 		"RELAY_KAFKA_SASL=SCRAM-SHA-512", "RELAY_KAFKA_USER=" + tester,
 	}
-	with := func(more ...string) []string { return append(variables[:len(variables):len(variables)], more...) }
+	with := func(more ...string) []string { return append(slices.Clip(variables), more...) }
 	cmd, out := program(t, path, with("RELAY_KAFKA_PASSWORD_FILE="+secret(t, passwords[tester])), "run")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

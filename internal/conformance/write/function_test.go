@@ -179,7 +179,6 @@ func TestEmitWritesIntoItsOwnSchema(t *testing.T) {
 	if refused := refusal(t, conn, `select renamed.outbox_emit('t', 'a', '1', 1, 'T', '')`); refused.Code != "42P01" {
 		t.Errorf("in a renamed schema: SQLSTATE %s, want 42P01, never another table", refused.Code)
 	}
-
 }
 
 // TestRightsForEmit: whoever may insert may emit, nobody else.
@@ -242,7 +241,6 @@ func TestCollationsAndEncodingsOfEmit(t *testing.T) {
 			emitted(t, other, `select outbox_emit('t', 'a', '€', 1, 'T', '')`)
 		}
 	}
-
 }
 
 // TestSQLOfTheDocs runs the statements of docs/formats/outbox.md.

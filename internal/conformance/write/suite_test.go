@@ -130,7 +130,9 @@ func (s *suite) assortment(about string, n int) []outbox.Event {
 	}
 	names := []string{"42", "ü/€ '\"\\ \u2028\U0001f600", "{a,b}", "$1", "NULL", strings.Repeat("é", 256)}
 	headers := []map[string]string{
-		nil, {}, {"a": ""},
+		nil,
+		{},
+		{"a": ""},
 		{`quote"d\`: `a "b" \ 'c' {d} $1 <&>`, "z": "\t\n\u0001\u2028\U0001f600", "!": "~"},
 		{"content-type": "text/plain; charset=utf-8", "requestId": "r", "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
 	}

@@ -91,8 +91,10 @@ func (f *Flags) check() (problems []error) {
 	switch f.SASL {
 	case "":
 		for _, v := range []setting{
-			{"--kafka-user", f.User}, {"--kafka-password", string(f.Password) + f.PasswordFile},
-			{"--kafka-token-file", f.TokenFile}, {"--kafka-token-url", f.TokenURL},
+			{"--kafka-user", f.User},
+			{"--kafka-password", string(f.Password) + f.PasswordFile},
+			{"--kafka-token-file", f.TokenFile},
+			{"--kafka-token-url", f.TokenURL},
 		} {
 			if v.value != "" {
 				refuse("%s: set without a mechanism; add --kafka-sasl=%s (or PLAIN, SCRAM-SHA-256, OAUTHBEARER)", v.flag, ScramSHA512)
