@@ -98,10 +98,11 @@ func TestTheRelayProgramPublishesFromFiles(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	devstacktest.Wait(t, "the slot to be in use", 30*time.Second, func() bool {
-		var active bool
-		err := conn.QueryRow(t.Context(), "select coalesce(bool_or(active), false) from pg_replication_slots where slot_name = 'outbox_programs'").Scan(&active)
-		return err != nil || active
+	devstacktest.Wait(t, "the slot to stream", 30*time.Second, func() bool {
+		var streams bool // a slot that is being made is active too
+		err := conn.QueryRow(t.Context(), `select exists (select from pg_replication_slots s join pg_stat_replication r on r.pid = s.active_pid
+			where s.slot_name = 'outbox_programs' and r.state = 'streaming')`).Scan(&streams)
+		return err != nil || streams
 	})
 	write(t, conn, "programs.created", "1")
 	read(t, &kafkaflags.Flags{Brokers: w.kafka.Brokers}, "programs.created", 1)
