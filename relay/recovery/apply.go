@@ -150,6 +150,10 @@ func (w *work) walk(ctx context.Context, tx pgx.Tx, generation int64, publish fu
 				continue
 			}
 			has, err := w.table.packedKnown(ctx, tx, w.kafka, &rows[i].StoredRow)
+			if errors.Is(err, errBuried) {
+				w.report.packed(&rows[i].StoredRow, true)
+				continue
+			}
 			if err != nil {
 				return err
 			}

@@ -167,6 +167,31 @@ func TestNumbersOnTheirWayAreFilled(t *testing.T) {
 	}
 }
 
+// TestAPackedRowPublishedInPart: the relay has ended between two events of a
+// row.
+func TestAPackedRowPublishedInPart(t *testing.T) {
+	w := newWorld(t, devstacktest.Database(t))
+	stop := w.start()
+	w.write(w.event("a", 1))
+	w.waitRecords(1)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.dropSlot()
+	events := []outbox.Event{w.event("b", 1), w.event("b", 2), w.event("c", 1)}
+	w.writeAs(outbox.Packed, events...)
+	w.produce(events[0], 2)
+	if report := w.recover(true); report.Events != 4 || report.Known != 2 || report.Missing != 2 || report.Sequence != 4 {
+		t.Errorf("report %+v: want 4 events, 2 known, 2 missing, sequence 4", report)
+	}
+	stop = w.start()
+	w.write(w.event("a", 2))
+	w.verify(1)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestEventsThatKafkaMayHaveDeleted is about a topic whose beginning is gone:
 // it is not known what of it was published.
 func TestEventsThatKafkaMayHaveDeleted(t *testing.T) {
@@ -239,13 +264,14 @@ func TestADeadLetterIsKnown(t *testing.T) {
 	stop := w.start()
 	w.exec(`insert into outbox (id, topic, aggregate_type, aggregate_id, type, payload, headers) values ($1, $2, 'user', 'a', 'UserCreated', '', '{"ce_id": "x"}')`,
 		outbox.NewID().String(), w.topic)
+	w.exec(`insert into outbox (id, topic, aggregate_type, aggregate_id, type, payload) values ($1, '', '', '', 'walpost.envelope', 'broken')`, outbox.NewID().String())
 	w.write(w.event("a", 1))
 	w.waitRecords(1)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
 	w.dropSlot()
-	if report := w.recover(true); report.Known != 2 || report.Missing != 0 || report.Sequence != 2 {
-		t.Errorf("report %+v: want 2 known, none missing", report)
+	if report := w.recover(true); report.Known != 3 || report.Missing != 0 || report.Sequence != 3 {
+		t.Errorf("report %+v: want 3 known, none missing", report)
 	}
 }

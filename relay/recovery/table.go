@@ -159,8 +159,8 @@ func (t *table) count(ctx context.Context, tx pgx.Tx) (counts, error) {
 // fetchBytes is about how much one fetch takes into memory.
 const fetchBytes = 8 << 20
 
-// missing gives, in batches, the rows whose id Kafka does not have, so of those
-// that are packed all but dead letters, in the order in which they are to be published: those of one
+// missing gives, in batches, the rows that Kafka does not have and all that are
+// packed (a packed row may have the id of its first event), in the order in which they are to be published: those of one
 // aggregate by its version, all else by id, which is by the time it was made.
 // An event without a version has its place by its id, too.
 //
@@ -172,7 +172,7 @@ func (t *table) missing(ctx context.Context, tx pgx.Tx, each func([]storedRow) e
 		from (select *, (case when substr(id::text, 15, 1) = '7' then id::text else
 				overlay(lpad(to_hex(floor(extract(epoch from created_at) * 1000)::bigint), 12, '0') placing '-' from 9 for 0) || '-' || id::text end) collate "C" as made
 			from `+t.rows+`
-			where not exists (select from pg_temp.walpost_known k where k.id = r.id)) m
+			where `+isPacked+` or not exists (select from pg_temp.walpost_known k where k.id = r.id)) m
 		order by max(made) over (partition by aggregate_type, aggregate_id, aggregate_version is null, topic = '' and type = '`+envelope.RowType+`'
 			order by aggregate_version, made rows unbounded preceding), aggregate_version, made`, t.from())
 	if err != nil {
@@ -209,14 +209,23 @@ func (t *table) missing(ctx context.Context, tx pgx.Tx, each func([]storedRow) e
 	}
 }
 
-// packedKnown gives those events of a packed row that Kafka has.
+// errBuried says that a packed row is a dead letter.
+var errBuried = errors.New("the row is a dead letter")
+
+// packedKnown gives those events of a packed row that Kafka has. A row that
+// can't be read and is a dead letter as a whole gives errBuried.
 func (t *table) packedKnown(ctx context.Context, tx pgx.Tx, kafka *relay.Offline, r *relay.StoredRow) (map[[16]byte]struct{}, error) {
 	var ids []string
 	if err := kafka.Events(r, func(e *relay.StoredRow) error {
 		ids = append(ids, pgtype.UUID{Bytes: e.ID, Valid: true}.String())
 		return nil
 	}); err != nil {
-		return nil, err
+		id := pgtype.UUID{Bytes: r.ID, Valid: true}.String()
+		var buried bool
+		if asked := tx.QueryRow(ctx, "select exists (select from pg_temp.walpost_known where id = $1::text::uuid)", id).Scan(&buried); asked != nil || !buried {
+			return nil, errors.Join(err, asked)
+		}
+		return nil, errBuried
 	}
 	rows, err := tx.Query(ctx, "select uuid_send(id) from pg_temp.walpost_known where id = any($1::text[]::uuid[])", ids)
 	if err != nil {
