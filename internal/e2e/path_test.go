@@ -78,7 +78,7 @@ func TestEveryCommittedEventIsArchivedOnce(t *testing.T) {
 	devstacktest.Wait(t, "the slot to be active", 3*time.Minute, func() bool {
 		var active bool
 		err := pool.QueryRow(t.Context(), `select exists (select from pg_replication_slots s join pg_stat_replication r on r.pid = s.active_pid
-			where s.database = current_database() and r.state = 'streaming')`).Scan(&active)
+			where s.database = current_database() and r.state in ('catchup', 'streaming'))`).Scan(&active)
 		return err == nil && active
 	})
 

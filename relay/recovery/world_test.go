@@ -243,9 +243,10 @@ func (w *world) exec(sql string, args ...any) {
 func (w *world) waitSlot() {
 	w.t.Helper()
 	devstacktest.Wait(w.t, "the slot to be read", time.Minute, func() bool {
-		var active bool
-		err := w.conn.QueryRow(w.t.Context(), `select exists (select from pg_replication_slots where database = current_database() and active)`).Scan(&active)
-		return err == nil && active
+		var streams bool // a slot that is being made is active too
+		err := w.conn.QueryRow(w.t.Context(), `select exists (select from pg_replication_slots s join pg_stat_replication r on r.pid = s.active_pid
+			where s.database = current_database() and r.state in ('catchup', 'streaming'))`).Scan(&streams)
+		return err == nil && streams
 	})
 }
 

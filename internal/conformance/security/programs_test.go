@@ -101,7 +101,7 @@ func TestTheRelayProgramPublishesFromFiles(t *testing.T) {
 	devstacktest.Wait(t, "the slot to stream", 30*time.Second, func() bool {
 		var streams bool // a slot that is being made is active too
 		err := conn.QueryRow(t.Context(), `select exists (select from pg_replication_slots s join pg_stat_replication r on r.pid = s.active_pid
-			where s.slot_name = 'outbox_programs' and r.state = 'streaming')`).Scan(&streams)
+			where s.slot_name = 'outbox_programs' and r.state in ('catchup', 'streaming'))`).Scan(&streams)
 		return err != nil || streams
 	})
 	write(t, conn, "programs.created", "1")
