@@ -56,8 +56,10 @@ func TestCheckStatusRecover(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() {
-			done <- run(ctx, []string{"run", "--postgres", dsn, "--brokers", strings.Join(devstacktest.Kafka(t), ","), "--source", name, "--slot", name,
-				"--positions-topic", "_" + name + ".positions", "--ops-listen", "127.0.0.1:0"}, &bytes.Buffer{}, t.Output())
+			done <- run(ctx, []string{
+				"run", "--postgres", dsn, "--brokers", strings.Join(devstacktest.Kafka(t), ","), "--source", name, "--slot", name,
+				"--positions-topic", "_" + name + ".positions", "--ops-listen", "127.0.0.1:0",
+			}, &bytes.Buffer{}, t.Output())
 		}()
 		devstacktest.Wait(t, "the relay", time.Minute, func() bool { return len(done) > 0 || until() })
 		stop()
@@ -68,7 +70,8 @@ func TestCheckStatusRecover(t *testing.T) {
 	stored := func() (s struct {
 		Sequence  int64
 		StoredLSN string `json:"storedLsn"`
-	}) {
+	},
+	) {
 		if err := json.Unmarshal([]byte(command(daemon.ExitDone, "status", "--json", "--over", "100ms")), &s); err != nil {
 			t.Fatal(err)
 		}

@@ -21,7 +21,7 @@ func (l *look) brokers(ctx context.Context) error {
 	brokers, err := admin.ListBrokers(ctx)
 	if err != nil {
 		l.add("kafka", "brokers", Error, err.Error(), "compare --brokers and the --kafka-… flags with the cluster's listeners")
-		return nil //nolint:nilerr // it is a finding
+		return nil // it is a finding
 	}
 	l.add("kafka", "brokers", OK, fmt.Sprintf("%d reachable", len(brokers)), "")
 	if versions, err := admin.ApiVersions(ctx); err == nil {
@@ -50,7 +50,7 @@ func (l *look) brokers(ctx context.Context) error {
 	stored, found, err := l.kafka.Positions.Load(ctx)
 	if err != nil {
 		l.add("kafka", "position", Error, err.Error(), "kafka-acls.sh --add --operation Read --operation Describe --topic "+names[0]+" --allow-principal User:…")
-		return nil //nolint:nilerr // it is a finding
+		return nil // it is a finding
 	}
 	if l.positions = true; found {
 		l.stored = &stored
@@ -119,7 +119,7 @@ func (l *look) topic(ctx context.Context, admin *kadm.Client, t *topic, position
 		return l.creatable(ctx, admin, t.name, positions)
 	case t.err != nil:
 		l.add("kafka", t.name, Error, t.err.Error(), l.allow(t.name, positions))
-		return nil
+		return nil //nolint:nilerr // the error is a finding
 	}
 	var wrong []string
 	level, next := OK, ""
