@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -172,8 +173,8 @@ func (k *simKafka) load() (p position.Position, found bool) {
 	if n := len(k.positions); n > 0 {
 		p.Transactional = k.positions[n-1].tx != nil
 	}
-	for i := len(k.positions) - 1; i >= 0; i-- {
-		if r := k.positions[i]; r.tx == nil || r.tx.committed {
+	for _, r := range slices.Backward(k.positions) {
+		if r.tx == nil || r.tx.committed {
 			transactional := p.Transactional
 			p = r.position
 			p.Transactional = transactional

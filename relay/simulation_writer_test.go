@@ -25,7 +25,6 @@ type simEvent struct {
 	payload  string
 	poison   bool // Kafka refuses it, until it is mended
 	poisoned bool // it was so once
-	mended   bool
 
 	durable bool // in Kafka for good
 	letter  bool // as a dead letter
