@@ -412,7 +412,7 @@ func (w *world) verify(first int64) {
 			}
 		}
 		if len(ids) >= want && !settled {
-			settled = true // and what is too much comes within two seconds
+			settled = true                                                  // and what is too much comes within two seconds
 			ctx, cancel = context.WithTimeout(w.t.Context(), 2*time.Second) //nolint:fatcontext // made once, and not from itself
 			defer cancel()
 		}
