@@ -32,13 +32,6 @@ func (s *session) prepare(ctx context.Context) error {
 		return err
 	}
 	start, err := s.whence(ctx, state)
-	if err != nil || start.create {
-		// Kafka may have kept us waiting for longer than the lock lasts: what
-		// the slot was before then says nothing.
-		if _, lost := s.database.inspect(ctx); lost != nil {
-			return lost
-		}
-	}
 	if err != nil {
 		return err
 	}
